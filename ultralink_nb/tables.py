@@ -1,0 +1,54 @@
+"""Tables that a person reads: wrapped, clipped, captioned; plain text where there is no browser."""
+
+import html
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+from IPython.display import HTML, display
+
+
+def _clipped(value: Any, clip: int) -> str:
+    if isinstance(value, float):
+        return f"{value:,.3f}".rstrip("0").rstrip(".") if abs(value) < 1e6 else f"{value:,.0f}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    if value is None or value is pd.NA or value is pd.NaT:
+        return ""
+    text = str(value)
+    return text if len(text) <= clip else text[: clip - 1] + "…"
+
+
+def show(rows: pd.DataFrame | Iterable[Mapping[str, Any]], caption: str = "", clip: int = 160, limit: int = 50) -> None:
+    """Show rows as a table: cells cut after `clip` characters, at most `limit` rows, the rest counted below."""
+    table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+    if isinstance(table.index, pd.RangeIndex):
+        cut = table.head(limit)
+    else:
+        named = table.rename_axis(index=[name or "" for name in table.index.names])
+        cut = named.head(limit).reset_index()
+    header = "".join(f"<th style='text-align:left'>{html.escape(str(name))}</th>" for name in cut.columns)
+    body = ""
+    for _, row in cut.iterrows():
+        cells = "".join(
+            f"<td style='text-align:{'right' if isinstance(value, (int, float)) and not isinstance(value, bool) else 'left'};"
+            "vertical-align:top;white-space:pre-wrap;max-width:34em;overflow-wrap:anywhere'>"
+            f"{html.escape('' if isinstance(value, float) and pd.isna(value) else _clipped(value, clip))}</td>"
+            for value in (item.item() if hasattr(item, "item") else item for item in row)
+        )
+        body += f"<tr>{cells}</tr>"
+    more = f"<p>… and {len(table) - limit:,} more rows</p>" if len(table) > limit else ""
+    title = f"<caption style='caption-side:top;text-align:left;font-weight:bold'>{html.escape(caption)}</caption>" if caption else ""
+    markup = f"<table>{title}<thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>{more}"
+    text = (caption + "\n" if caption else "") + cut.map(lambda value: _clipped(value, min(clip, 60))).to_string(index=False)
+    display({"text/html": HTML(markup).data, "text/plain": text}, raw=True)
+
+
+def counts(rows: Iterable[Mapping[str, Any]], *columns: str) -> pd.DataFrame:
+    """How many rows there are for each combination of values of one or more columns; a second column becomes the header."""
+    counter = Counter(tuple(row[column] for column in columns) for row in rows)
+    table = pd.DataFrame([(*key, count) for key, count in counter.items()], columns=[*columns, "rows"])
+    if len(columns) == 2:
+        return table.pivot(index=columns[0], columns=columns[1], values="rows").fillna(0).astype(int)
+    return table.sort_values("rows", ascending=False, ignore_index=True)
