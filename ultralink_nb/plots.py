@@ -107,9 +107,9 @@ def bars(table: pd.DataFrame, x: str, y: str, hue: str | None = None, title: str
         ax.bar_label(ax.containers[-1], labels=[f"{total:,.3g}" if total < 1 else f"{total:,.0f}" for total in wide.sum(axis=1)],
                      fontsize=8, padding=2)
     else:
-        shown = hue or x
-        sns.barplot(table, x=x, y=y, hue=shown, palette=palette(table[shown].unique()), ax=ax, errorbar=None,
-                    legend=bool(hue))
+        own_colors = hue or (x if set(table[x]) <= {*LANGUAGES, *KIND_COLORS, *OUTCOME_COLORS} else None)
+        style = {"hue": own_colors, "palette": palette(table[own_colors].unique())} if own_colors else {"color": "#0072B2"}
+        sns.barplot(table, x=x, y=y, ax=ax, errorbar=None, legend=bool(hue), saturation=1, **style)
         for container in ax.containers:
             ax.bar_label(container, fmt="{:,.3g}", fontsize=8, padding=2)
     ax.grid(axis="x", visible=False)
@@ -149,9 +149,9 @@ def heatmap(matrix: pd.DataFrame, title: str = "", label: str = "", fmt: str = "
 def scatter(table: pd.DataFrame, x: str, y: str, hue: str, style: str | None = None, title: str = "", ax: Axes | None = None):
     """A map of points coloured by `hue`; axes of a projection carry no unit, so they show no ticks."""
     fig, ax = _axes(ax, (7.5, 5.5))
-    dense = len(table) > 3000
-    sns.scatterplot(table, x=x, y=y, hue=hue, style=style, palette=palette(sorted(table[hue].unique())), s=8 if dense else 36,
-                    alpha=0.4 if dense else 0.8, linewidth=0, ax=ax, hue_order=sorted(table[hue].unique()))
+    dense = len(table) > 1000
+    sns.scatterplot(table, x=x, y=y, hue=hue, style=style, palette=palette(table[hue].unique()), s=12 if dense else 36,
+                    alpha=0.5 if dense else 0.8, linewidth=0, ax=ax)
     ax.set(title=title, xticks=[], yticks=[])
     _legend_beside(ax, None if style else hue)
     return fig, ax
@@ -162,7 +162,8 @@ def lines(table: pd.DataFrame, x: str, y: str, hue: str | None = None, title: st
     """Lines of `y` over `x`, one for each value of `hue`, with a marker at each measured point."""
     fig, ax = _axes(ax)
     colors = palette(table[hue].unique()) if hue else None
-    sns.lineplot(table, x=x, y=y, hue=hue, palette=colors, marker="o", ax=ax, errorbar=None, **({} if hue else {"color": "#0072B2"}))
+    plain = {} if hue else {"color": "#0072B2"}
+    sns.lineplot(table, x=x, y=y, hue=hue, palette=colors, marker="o", ax=ax, errorbar=None, **plain)
     ax.set(title=title, xlabel=xlabel or x, ylabel=ylabel or y)
     if hue:
         _legend_beside(ax, hue.replace("_", " "))

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -160,6 +161,13 @@ def write_table(path: str | Path, rows: Iterable[Mapping[str, Any] | BaseModel],
                 flush()
         flush()
     return count
+
+
+def write_frame(path: str | Path, frame: pd.DataFrame, schema: pa.Schema) -> int:
+    """Write a data frame whose columns are those of `schema`; for tables of millions of rows. Returns the number of rows."""
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.Table.from_pandas(frame[schema.names], schema, preserve_index=False), temporary, compression="zstd")
+    return len(frame)
 
 
 def read_table(path: str | Path, schema: pa.Schema) -> list[dict]:

@@ -1,28 +1,23 @@
 """Pairs, scores, groups: what is said again in another language.
 
-Four steps, each a visible call in notebook 04: `candidate_pairs` (neighbours per pair of languages, both directions),
-`score_pairs` (cosine, ratio margin, ranks, gaps, agreement of numbers and length), a `Calibration` that turns the scores into the
-probability that two samples have the same content, and `group_pairs`, which never chains: every two members of a group are
-themselves a plausible pair.
+The steps are visible calls in notebook 04: `centre`, `candidate_pairs` (neighbours per pair of languages, both directions),
+`score_pairs` (cosine, ratio margin, ranks, gaps, agreement of numbers and length); then a `Calibration` (calibration.py) turns
+the scores into the probability that two samples have the same content, and `group_pairs` joins pairs to groups. It never
+chains: every two members of a group are themselves a plausible pair.
 
 Same content means that the same task is asked or the same statement made; answers may be worded differently.
 """
 
-import json
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ultralink_nb.neighbours import Neighbours, search_between
-from ultralink_nb.records import atomic_path
-
-CALIBRATIONS = Path(__file__).parent / "calibrations"
 
 
 def centre(vectors: np.ndarray, languages: Sequence[str], shrink: float = 50.0) -> np.ndarray:
@@ -90,16 +85,15 @@ def numbers_in(text: str) -> Counter[str]:
     return found
 
 
-_CODE = re.compile(r"```|`[^`\n]+`|[{};]\s*$|\b(?:def|return|import|function|SELECT|class|print)\b|[=<>!]=|->|\\\w+\{", re.MULTILINE)
-
+# What a calibration sees of a pair. All but the plain cosine are relative to the pair's own neighbourhood, or counted from the
+# text, so that they mean the same on another kind of data.
 FEATURES = (
-    "cosine", "centred", "margin", "distance", "gap_best", "gap_worst", "mutual", "rank",
-    "numbers_agree", "numbers_differ", "length", "short", "code",
+    "cosine", "margin", "distance", "gap_best", "gap_worst", "mutual", "rank", "numbers_agree", "numbers_differ", "length",
 )
 
 
 def _neighbourhood(candidates: Candidates, vectors: np.ndarray, languages: Sequence[str], cosine: np.ndarray, side: str):
-    """For one end of each pair: mean cosine of its neighbours in the other's language, its best other one, and the pair's rank."""
+    """For one end of each pair: mean cosine of its neighbours in the other's language, its best other one, the pair's rank."""
     codes = np.asarray(languages)
     here, there = (candidates.left, candidates.right) if side == "left" else (candidates.right, candidates.left)
     mean, other, rank = np.zeros(len(here)), np.zeros(len(here)), np.ones(len(here))
@@ -140,17 +134,15 @@ def score_pairs(
     gap_l, gap_r = centred - other_l, centred - other_r
     numbers = [numbers_in(text) for text in texts]
     lengths = np.log([max(1, len(text)) for text in texts])
-    code = np.array([bool(_CODE.search(text)) for text in texts])
     shared = np.array([sum((numbers[a] & numbers[b]).values()) for a, b in zip(left, right, strict=True)], dtype=float)
     either = np.array([max(numbers[a].total(), numbers[b].total()) for a, b in zip(left, right, strict=True)], dtype=float)
     agreement = np.divide(shared, either, out=np.zeros_like(shared), where=either > 0)
     return pd.DataFrame({
-        "cosine": cosine, "centred": centred, "margin": cosine / np.maximum(1e-3, (raw_mean_l + raw_mean_r) / 2),
+        "cosine": cosine, "margin": cosine / np.maximum(1e-3, (raw_mean_l + raw_mean_r) / 2),
         "distance": centred - (mean_l + mean_r) / 2, "gap_best": np.maximum(gap_l, gap_r), "gap_worst": np.minimum(gap_l, gap_r),
         "mutual": ((rank_l == 1) & (rank_r == 1)).astype(float), "rank": np.log(np.maximum(rank_l, rank_r)),
         "numbers_agree": np.where(either > 0, agreement, 0.0), "numbers_differ": np.where(either > 0, 1 - agreement, 0.0),
-        "length": _length_surprise(lengths, left, right, languages), "short": np.minimum(lengths[left], lengths[right]),
-        "code": (code[left] != code[right]).astype(float),
+        "length": _length_surprise(lengths, left, right, languages),
     }, columns=list(FEATURES))
 
 
@@ -186,3 +178,94 @@ def _length_surprise(lengths: np.ndarray, left: np.ndarray, right: np.ndarray, l
     medians = {code: float(np.median(lengths[codes == code])) for code in dict.fromkeys(languages)}
     usual = np.array([medians[code] for code in codes])
     return np.abs((lengths[left] - lengths[right]) - (usual[left] - usual[right]))
+
+
+def group_pairs(
+    ids: Sequence[str], languages: Sequence[str], pairs: pd.DataFrame, threshold: float = 0.5, plausible: float = 0.2
+) -> pd.DataFrame:
+    """Groups of rows with the same content: columns id, group, size, representative, one row for each id, in their order.
+
+    pairs: columns left_id, right_id, probability. Pairs from `threshold` on are joined, most probable first, by complete linkage:
+    two groups become one only if they share no language and every pair across them has a probability of at least `plausible`
+    (a translation that is one row's best match is still known to the others). So groups do not chain, and hold at most one
+    row a language. The result does not depend on the order of rows or pairs. `representative` is the row that the others match
+    best.
+    """
+    code = dict(zip(ids, languages, strict=True))
+    left, right = pairs["left_id"].to_numpy(), pairs["right_id"].to_numpy()
+    probability = pairs["probability"].to_numpy()
+    near = probability >= min(plausible, threshold)
+    known = {
+        (a, b) if a < b else (b, a): p
+        for a, b, p in zip(left[near], right[near], probability[near].tolist(), strict=True)
+    }
+    members: dict[str, list[str]] = {}
+    group_of: dict[str, str] = {}
+    joined = ((-p, pair) for pair, p in known.items() if p >= threshold)
+    for _, (a, b) in sorted(joined):
+        first, second = group_of.get(a, a), group_of.get(b, b)
+        if first == second:
+            continue
+        ours, theirs = members.get(first, [first]), members.get(second, [second])
+        if {code[row] for row in ours} & {code[row] for row in theirs}:
+            continue
+        if all(((x, y) if x < y else (y, x)) in known for x in ours for y in theirs):
+            members[first] = ours + theirs
+            members.pop(second, None)
+            group_of.update(dict.fromkeys(members[first], first))
+    stands: dict[str, str] = {}
+    for name, rows in members.items():
+        total = {x: sum(known[(x, y) if x < y else (y, x)] for y in rows if y != x) for x in rows}
+        stands[name] = min(rows, key=lambda row: (-round(total[row], 6), row))
+    names = [group_of.get(row, row) for row in ids]
+    number = {name: position for position, name in enumerate(dict.fromkeys(names))}
+    return pd.DataFrame({
+        "id": list(ids), "group": [number[name] for name in names], "size": [len(members.get(name, (name,))) for name in names],
+        "representative": [stands.get(name, name) for name in names],
+    })
+
+
+def best_counterpart(ids: Sequence[str], pairs: pd.DataFrame) -> np.ndarray:
+    """For each id the highest probability of a counterpart in any other language, 0 where none was found: (n,) in [0, 1].
+
+    One minus it is how language-specific a sample is: what nobody says in another language is that language's own.
+    """
+    ends = pd.concat([pairs["left_id"], pairs["right_id"]], ignore_index=True)
+    best = pd.concat([pairs["probability"]] * 2, ignore_index=True).groupby(ends).max()
+    return best.reindex(list(ids)).fillna(0.0).to_numpy(dtype=np.float32)
+
+
+def redundancy_matrix(ids: Sequence[str], languages: Sequence[str], pairs: pd.DataFrame, threshold: float = 0.5) -> pd.DataFrame:
+    """Share of each language's rows (index) that have a counterpart in each other language (columns); the diagonal is empty."""
+    code = pd.Series(list(languages), index=list(ids))
+    sure = pairs[pairs["probability"] >= threshold]
+    directed = pd.concat([
+        pd.DataFrame({"row": sure["left_id"], "other": sure["right_id"]}),
+        pd.DataFrame({"row": sure["right_id"], "other": sure["left_id"]}),
+    ])
+    directed["language"], directed["of"] = code[directed["row"]].to_numpy(), code[directed["other"]].to_numpy()
+    order = list(dict.fromkeys(languages))
+    found = directed.drop_duplicates(["row", "of"]).groupby(["language", "of"]).size().unstack(fill_value=0)
+    matrix = found.reindex(index=order, columns=order, fill_value=0).astype(float)
+    matrix = matrix.div(code.value_counts().reindex(order), axis=0)
+    values = matrix.to_numpy(copy=True)
+    np.fill_diagonal(values, np.nan)
+    return pd.DataFrame(values, index=pd.Index(order, name="language"), columns=pd.Index(order, name="has a counterpart in"))
+
+
+def against_truth(
+    ids: Sequence[str], languages: Sequence[str], truth: Sequence[str], pairs: pd.DataFrame, threshold: float = 0.5
+) -> dict[str, float]:
+    """Precision, recall and F1 of the pairs from `threshold` on, where `truth` is equal for rows of the same content.
+
+    Only pairs across languages count. Recall is over all true pairs of the set, found as candidates or not.
+    """
+    label = dict(zip(ids, truth, strict=True))
+    sure = pairs[pairs["probability"] >= threshold]
+    right = int((sure["left_id"].map(label) == sure["right_id"].map(label)).sum())
+    sizes = pd.DataFrame({"truth": list(truth), "language": list(languages)}).value_counts(["truth", "language"])
+    per_truth = sizes.groupby("truth").agg(["sum", lambda counts: (counts**2).sum()])
+    total = int(((per_truth.iloc[:, 0] ** 2 - per_truth.iloc[:, 1]) // 2).sum())
+    precision, recall = right / max(1, len(sure)), right / max(1, total)
+    return {"true pairs": total, "found": len(sure), "right": right, "precision": precision, "recall": recall,
+            "F1": 2 * right / max(1, len(sure) + total)}

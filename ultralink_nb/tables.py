@@ -23,7 +23,7 @@ def _clipped(value: Any, clip: int) -> str:
 def show(rows: pd.DataFrame | Iterable[Mapping[str, Any]], caption: str = "", clip: int = 160, limit: int = 50) -> None:
     """Show rows as a table: cells cut after `clip` characters, at most `limit` rows, the rest counted below."""
     table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
-    if isinstance(table.index, pd.RangeIndex):
+    if pd.api.types.is_integer_dtype(table.index) and table.index.name is None:
         cut = table.head(limit)
     else:
         named = table.rename_axis(index=[name or "" for name in table.index.names])
@@ -39,8 +39,8 @@ def show(rows: pd.DataFrame | Iterable[Mapping[str, Any]], caption: str = "", cl
         )
         body += f"<tr>{cells}</tr>"
     more = f"<p>… and {len(table) - limit:,} more rows</p>" if len(table) > limit else ""
-    title = f"<caption style='caption-side:top;text-align:left;font-weight:bold'>{html.escape(caption)}</caption>" if caption else ""
-    markup = f"<table>{title}<thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>{more}"
+    title = f"<caption style='caption-side:top;text-align:left;font-weight:bold'>{html.escape(caption)}</caption>"
+    markup = f"<table>{title if caption else ''}<thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>{more}"
     text = (caption + "\n" if caption else "") + cut.map(lambda value: _clipped(value, min(clip, 60))).to_string(index=False)
     display({"text/html": HTML(markup).data, "text/plain": text}, raw=True)
 

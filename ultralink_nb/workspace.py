@@ -4,7 +4,9 @@ Relative paths mean the folder that holds `notebooks/`. Papermill and the runner
 `notebooks/` itself, so `open_run` steps up from it.
 """
 
+import importlib
 import os
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,3 +36,9 @@ def open_run(run_dir: str) -> Run:
     run.data.mkdir(parents=True, exist_ok=True)
     run.figures.mkdir(parents=True, exist_ok=True)
     return run
+
+
+def print_versions(*modules: str) -> None:
+    """Print the versions of Python and of some modules by import name: what a reader needs to repeat a notebook."""
+    found = {name: getattr(importlib.import_module(name), "__version__", "unknown") for name in modules}
+    print(", ".join([f"python {platform.python_version()}", *(f"{name} {version}" for name, version in found.items())]))

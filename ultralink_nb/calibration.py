@@ -1,0 +1,102 @@
+"""From the scores of a pair to the probability that both samples have the same content.
+
+A calibration is a logistic regression fitted with scikit-learn on labelled pairs and kept as readable JSON, never as a pickle.
+The kit ships one for its default encoder, fitted by `benchmarks/fit_calibration.py`; the file says on what. An encoder
+that has none borrows the default's, and `load_calibration` says so.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ultralink_nb.records import atomic_path
+from ultralink_nb.redundancy import FEATURES
+
+SHIPPED = Path(__file__).parent / "calibrations"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Weights of a logistic regression over standardised `FEATURES`, and where they come from.
+
+    mean, scale, weight: one number per feature; bias: the intercept; fitted_on: what the labelled pairs were; pairs: how many.
+    """
+
+    encoder: str
+    features: tuple[str, ...]
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    weight: tuple[float, ...]
+    bias: float
+    fitted_on: str
+    pairs: int
+
+    def probability(self, scores: pd.DataFrame) -> np.ndarray:
+        """Probability in [0, 1] for each row of scores, shape (m,), float32."""
+        if not len(scores):
+            return np.zeros(0, np.float32)
+        standard = (scores[list(self.features)].to_numpy(dtype=float) - self.mean) / self.scale
+        return (1 / (1 + np.exp(-np.clip(standard @ self.weight + self.bias, -60, 60)))).astype(np.float32)
+
+    def save(self, path: str | Path) -> None:
+        """Write the calibration as JSON."""
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+
+
+def fit_calibration(
+    scores: pd.DataFrame, same: np.ndarray, encoder: str, fitted_on: str, weights: np.ndarray | None = None
+) -> Calibration:
+    """Fit on labelled pairs: scores (m rows), same (m,) of 0 and 1, weights (m,) or None for equal ones.
+
+    Raises ValueError unless both labels occur.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    if len(np.unique(same)) < 2:
+        raise ValueError("a calibration needs labelled pairs of both kinds: some with the same content and some without")
+    columns = scores[list(FEATURES)].to_numpy(dtype=float)
+    scaler = StandardScaler().fit(columns, sample_weight=weights)
+    model = LogisticRegression(max_iter=1000).fit(scaler.transform(columns), same, sample_weight=weights)
+    return Calibration(
+        encoder, tuple(FEATURES), tuple(scaler.mean_.tolist()), tuple(scaler.scale_.tolist()), tuple(model.coef_[0].tolist()),
+        float(model.intercept_[0]), fitted_on, len(scores),
+    )
+
+
+def read_calibration(path: str | Path) -> Calibration:
+    """A calibration from its JSON file; ValueError names the file and what is wrong with it."""
+    try:
+        fields = json.loads(Path(path).read_text(encoding="utf-8"))
+        loaded = Calibration(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such calibration; empty takes the one that the kit ships") from None
+    except (json.JSONDecodeError, TypeError) as error:
+        raise ValueError(f"{path} is not a calibration file: {error}") from None
+    unknown = set(loaded.features) - set(FEATURES)
+    if unknown or not len(loaded.features) == len(loaded.mean) == len(loaded.scale) == len(loaded.weight):
+        raise ValueError(f"{path}: its features do not fit this version of the kit ({', '.join(sorted(unknown)) or 'lengths'})")
+    return loaded
+
+
+def load_calibration(encoder: str, path: str | None = None) -> tuple[Calibration, str]:
+    """The calibration for an encoder and a sentence on how far it can be trusted.
+
+    path: a calibration of the user's own. Without it, the shipped one for this encoder; without that, the default encoder's,
+    whose probabilities then only rank.
+    """
+    if path:
+        own = read_calibration(path)
+        return own, f"calibration {Path(path).name}, fitted on {own.fitted_on}"
+    shipped = SHIPPED / f"{encoder}.json"
+    if shipped.is_file():
+        found = read_calibration(shipped)
+        return found, f"the kit's calibration for {encoder}, fitted on {found.pairs:,} pairs of {found.fitted_on}"
+    return read_calibration(SHIPPED / "use.json"), (
+        f"NO calibration for encoder {encoder}: the default encoder's is used, so read the probabilities as a ranking only; "
+        "fit one with benchmarks/fit_calibration.py and name it in calibration_path"
+    )
