@@ -38,7 +38,7 @@ def build_index(vectors: np.ndarray, kind: str = "auto") -> faiss.Index:
     else:
         lists = int(max(1, min(4 * np.sqrt(n), n / 39)))
         index = faiss.index_factory(d, f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)
-        faiss.extract_index_ivf(index).nprobe = max(8, lists // 64)
+        faiss.extract_index_ivf(index).nprobe = max(16, lists // 64)
     if faiss.get_num_gpus():
         index = faiss.index_cpu_to_all_gpus(index)
     if not index.is_trained:

@@ -106,6 +106,7 @@ def bars(table: pd.DataFrame, x: str, y: str, hue: str | None = None, title: str
         wide.plot.bar(stacked=True, ax=ax, color=[colors[c] for c in wide.columns], width=0.75, rot=0)
         ax.bar_label(ax.containers[-1], labels=[f"{total:,.3g}" if total < 1 else f"{total:,.0f}" for total in wide.sum(axis=1)],
                      fontsize=8, padding=2)
+        ax.set_ylim(0, 1.12 * (wide.sum(axis=1).max() or 1))  # a bar of height 0 would pin the top to itself
     else:
         own_colors = hue or (x if set(table[x]) <= {*LANGUAGES, *KIND_COLORS, *OUTCOME_COLORS} else None)
         style = {"hue": own_colors, "palette": palette(table[own_colors].unique())} if own_colors else {"color": "#0072B2"}
@@ -113,6 +114,8 @@ def bars(table: pd.DataFrame, x: str, y: str, hue: str | None = None, title: str
         for container in ax.containers:
             ax.bar_label(container, fmt="{:,.3g}", fontsize=8, padding=2)
     ax.grid(axis="x", visible=False)
+    if pd.api.types.is_integer_dtype(table[y]):
+        ax.yaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
     ax.set(title=title, xlabel=xlabel or x, ylabel=ylabel or y)
     if max((len(label.get_text()) for label in ax.get_xticklabels()), default=0) > 12:
         plt.setp(ax.get_xticklabels(), rotation=25, ha="right")

@@ -1,7 +1,7 @@
 """Pairs, scores, groups: what is said again in another language.
 
 The steps are visible calls in notebook 04: `centre`, `candidate_pairs` (neighbours per pair of languages, both directions),
-`score_pairs` (cosine, ratio margin, ranks, gaps, agreement of numbers and length); then a `Calibration` (calibration.py) turns
+`score_pairs` (cosine, ratio margin, gaps to the next best, agreement of numbers); then a `Calibration` (calibration.py) turns
 the scores into the probability that two samples have the same content, and `group_pairs` joins pairs to groups. It never
 chains: every two members of a group are themselves a plausible pair.
 
@@ -85,18 +85,18 @@ def numbers_in(text: str) -> Counter[str]:
     return found
 
 
-# What a calibration sees of a pair. All but the plain cosine are relative to the pair's own neighbourhood, or counted from the
-# text, so that they mean the same on another kind of data.
-FEATURES = (
-    "cosine", "margin", "distance", "gap_best", "gap_worst", "mutual", "rank", "numbers_agree", "numbers_differ", "length",
-)
+SCORES = ("cosine", "margin", "gap_best", "gap_worst", "mutual", "numbers_agree", "numbers_differ")
+
+# What a calibration sees of a pair. The margin is not among them: it and the gaps measure the same thing, and with both the
+# weights of a linear model lose their meaning and carry over to other data less well.
+FEATURES = ("cosine", "gap_best", "gap_worst", "mutual", "numbers_agree", "numbers_differ")
 
 
 def _neighbourhood(candidates: Candidates, vectors: np.ndarray, languages: Sequence[str], cosine: np.ndarray, side: str):
-    """For one end of each pair: mean cosine of its neighbours in the other's language, its best other one, the pair's rank."""
+    """For one end of each pair: cosine of its best *other* neighbour in the other's language, and whether the pair is best."""
     codes = np.asarray(languages)
     here, there = (candidates.left, candidates.right) if side == "left" else (candidates.right, candidates.left)
-    mean, other, rank = np.zeros(len(here)), np.zeros(len(here)), np.ones(len(here))
+    other, first = np.zeros(len(here)), np.ones(len(here), dtype=bool)
     position = np.zeros(len(codes), np.int64)
     for code in dict.fromkeys(languages):
         rows = np.flatnonzero(codes == code)
@@ -108,42 +108,41 @@ def _neighbourhood(candidates: Candidates, vectors: np.ndarray, languages: Seque
         listed = position[here[chosen]]
         similarity, rows = neighbours.similarity[listed], neighbours.rows[listed]
         itself = rows == there[chosen, None]
-        mean[chosen] = similarity.mean(axis=1)
         other[chosen] = np.where(itself, -np.inf, similarity).max(axis=1)
-        # at equal cosine (a text that occurs twice) the rank is the best of the equals
-        rank[chosen] = 1 + (similarity > cosine[chosen, None] + 1e-6).sum(axis=1)
-    return mean, np.where(np.isfinite(other), other, 0.0), rank
+        first[chosen] = cosine[chosen] >= similarity[:, 0] - 1e-6  # of equals (a text that occurs twice) each is best
+    return np.where(np.isfinite(other), other, 0.0), first
 
 
 def score_pairs(
     candidates: Candidates, vectors: np.ndarray, languages: Sequence[str], texts: Sequence[str], raw: np.ndarray | None = None
 ) -> pd.DataFrame:
-    """Scores of each candidate pair, one column for each name in `FEATURES`, row order that of the candidates.
+    """Scores of each candidate pair, one column for each name in `SCORES`, row order that of the candidates.
 
     vectors: the vectors that were searched (centred); raw: the encoder's own, for the plain cosine and the margin.
     margin is the ratio margin of Artetxe & Schwenk (2019), eq. 2 to 4, with cos over the raw vectors:
     margin(x, y) = cos(x, y) / ( sum_{z in NN_k(x)} cos(x, z) / 2k + sum_{z in NN_k(y)} cos(y, z) / 2k ).
+    gap_best and gap_worst: how much closer the pair is (centred cosine) than each end's best other neighbour, the larger and the
+    smaller of the two. mutual: 1 if each is the other's nearest. numbers_agree, numbers_differ: share of the numbers in the two
+    texts that match and that do not; both 0 where there are none.
     """
     raw = vectors if raw is None else raw
     left, right = candidates.left, candidates.right
     centred = _row_dots(vectors, left, right)
     cosine = _row_dots(raw, left, right)
-    mean_l, other_l, rank_l = _neighbourhood(candidates, vectors, languages, centred, "left")
-    mean_r, other_r, rank_r = _neighbourhood(candidates, vectors, languages, centred, "right")
+    other_l, first_l = _neighbourhood(candidates, vectors, languages, centred, "left")
+    other_r, first_r = _neighbourhood(candidates, vectors, languages, centred, "right")
     raw_mean_l, raw_mean_r = _raw_means(candidates, raw, languages)
     gap_l, gap_r = centred - other_l, centred - other_r
     numbers = [numbers_in(text) for text in texts]
-    lengths = np.log([max(1, len(text)) for text in texts])
     shared = np.array([sum((numbers[a] & numbers[b]).values()) for a, b in zip(left, right, strict=True)], dtype=float)
     either = np.array([max(numbers[a].total(), numbers[b].total()) for a, b in zip(left, right, strict=True)], dtype=float)
     agreement = np.divide(shared, either, out=np.zeros_like(shared), where=either > 0)
     return pd.DataFrame({
         "cosine": cosine, "margin": cosine / np.maximum(1e-3, (raw_mean_l + raw_mean_r) / 2),
-        "distance": centred - (mean_l + mean_r) / 2, "gap_best": np.maximum(gap_l, gap_r), "gap_worst": np.minimum(gap_l, gap_r),
-        "mutual": ((rank_l == 1) & (rank_r == 1)).astype(float), "rank": np.log(np.maximum(rank_l, rank_r)),
+        "gap_best": np.maximum(gap_l, gap_r), "gap_worst": np.minimum(gap_l, gap_r),
+        "mutual": (first_l & first_r).astype(float),
         "numbers_agree": np.where(either > 0, agreement, 0.0), "numbers_differ": np.where(either > 0, 1 - agreement, 0.0),
-        "length": _length_surprise(lengths, left, right, languages),
-    }, columns=list(FEATURES))
+    }, columns=list(SCORES))
 
 
 def _row_dots(vectors: np.ndarray, left: np.ndarray, right: np.ndarray, step: int = 100_000) -> np.ndarray:
@@ -171,13 +170,6 @@ def _raw_means(candidates: Candidates, raw: np.ndarray, languages: Sequence[str]
             pick[side, chosen] = table[here[chosen]]
     return pick[0], pick[1]
 
-
-def _length_surprise(lengths: np.ndarray, left: np.ndarray, right: np.ndarray, languages: Sequence[str]) -> np.ndarray:
-    """How far the log ratio of two texts' lengths is from the ratio of their languages' median lengths."""
-    codes = np.asarray(languages)
-    medians = {code: float(np.median(lengths[codes == code])) for code in dict.fromkeys(languages)}
-    usual = np.array([medians[code] for code in codes])
-    return np.abs((lengths[left] - lengths[right]) - (usual[left] - usual[right]))
 
 
 def group_pairs(

@@ -23,6 +23,10 @@ def _clipped(value: Any, clip: int) -> str:
 def show(rows: pd.DataFrame | Iterable[Mapping[str, Any]], caption: str = "", clip: int = 160, limit: int = 50) -> None:
     """Show rows as a table: cells cut after `clip` characters, at most `limit` rows, the rest counted below."""
     table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+    if table.empty:
+        text = f"{caption}: none" if caption else "no rows"
+        display({"text/html": f"<p><b>{html.escape(text)}</b></p>", "text/plain": text}, raw=True)
+        return
     if pd.api.types.is_integer_dtype(table.index) and table.index.name is None:
         cut = table.head(limit)
     else:

@@ -1,0 +1,38 @@
+# make run: set up what is needed and run the main job on the embedded sample. make test: the same, then the tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN ?= demo
+PROFILE ?= demo
+
+.PHONY: setup run test lab bench clean
+
+setup: $(VENV)/.ready
+
+# torch comes first and pinned: an open range may bring gigabytes of another build
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+run: setup
+	$(BIN)/ultralink-nb run $(PROFILE) --run $(RUN)
+
+test: setup
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest
+
+lab: setup
+	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks/01_knowledge_grounding.ipynb
+
+# DATA: a folder of labelled sets, see benchmarks/fit_calibration.py
+bench: setup
+	@test -n "$(DATA)" || { echo "name the folder of labelled sets: make bench DATA=folder"; exit 2; }
+	$(BIN)/python benchmarks/fit_calibration.py $(DATA)
+
+# Runs, figures and build products go; the ledger of completions and the cache of embeddings in .cache/ stay.
+clean:
+	find papermill_runs figures -mindepth 1 -maxdepth 1 ! -name .gitkeep ! -name reference -exec rm -rf {} +
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	rm -rf build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,36 @@
+"""Fixtures: the repository's root, a workspace of its own for each test, public data where a variable names it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return ROOT
+
+
+def make_workspace(folder: Path) -> Path:
+    """A folder in which the kit's commands work: the real notebooks, but runs and figures of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "notebooks").symlink_to(ROOT / "notebooks")
+    return folder
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = make_workspace(tmp_path / "workspace")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of public data sets that ULTRALINK_SHARED_DATA names; a test that needs it is skipped without."""
+    folder = os.environ.get("ULTRALINK_SHARED_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("ULTRALINK_SHARED_DATA does not name a folder of public data sets")
+    return Path(folder)

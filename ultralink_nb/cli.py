@@ -1,0 +1,59 @@
+"""The command `ultralink-nb`. Exit codes: 0 done, 1 a notebook failed, 2 wrong parameters or usage, 3 the run is in use."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ultralink_nb import report as reports
+from ultralink_nb import runs
+from ultralink_nb.parameters import BadParameter
+
+app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, help=__doc__)
+
+
+def _stop(message: str, code: int) -> None:
+    print(f"ultralink-nb: {message}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+@app.command()
+def run(
+    profile: Annotated[str, typer.Argument(help="a name in notebooks/profiles/, or a YAML file of parameters")] = "demo",
+    name: Annotated[str | None, typer.Option("--run", help="the run's name; by default the profile's")] = None,
+    parameter: Annotated[list[str] | None, typer.Option("-p", help="name=value, over the profile; may be given often")] = None,
+    force: Annotated[bool, typer.Option(help="run every notebook, also those that are up to date")] = False,
+) -> None:
+    """Run all notebooks in order, resume where an earlier run stopped, and write the manifest and the report."""
+    changes = {}
+    for item in parameter or []:
+        key, separator, value = item.partition("=")
+        if not separator:
+            _stop(f"-p takes name=value, not {item!r}", 2)
+        changes[key.strip()] = runs.parse_value(value)
+    try:
+        name = name or runs.Path(profile).stem
+        manifest = runs.run(profile, name, changes, force, say=lambda text: print(text, flush=True))
+        path = reports.write_report(runs.RUNS / name)
+    except BadParameter as error:
+        _stop(str(error), 2)
+    except runs.RunError as error:
+        if name and runs.read_manifest(runs.RUNS / name).get("notebooks"):
+            reports.write_report(runs.RUNS / name)
+        _stop(str(error), error.code)
+    seconds = sum(entry["seconds"] for entry in manifest["notebooks"])
+    peak = max(entry["peak_memory_mib"] for entry in manifest["notebooks"])
+    print(f"run {name}: {len(manifest['notebooks'])} notebooks ok, {seconds:.0f} s, at most {peak:,.0f} MiB; open {path}")
+
+
+@app.command()
+def report(name: Annotated[str, typer.Argument(help="the run's name")]) -> None:
+    """Write a run's report.html again."""
+    try:
+        print(reports.write_report(runs.RUNS / name))
+    except runs.RunError as error:
+        _stop(str(error), error.code)
+
+
+if __name__ == "__main__":
+    app()
