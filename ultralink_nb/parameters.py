@@ -8,6 +8,7 @@ with `check_profile` before any work.
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import UnionType
 from typing import Any
 
 from ultralink_nb.languages import LANGUAGES, UnknownLanguage, get_language
@@ -21,7 +22,7 @@ class BadParameter(ValueError):
 class Parameter:
     """A parameter: its type, whether None is allowed, and its range or choices."""
 
-    type: type
+    type: type | UnionType
     help: str
     optional: bool = False
     low: float | None = None
@@ -41,7 +42,7 @@ class Parameter:
             hint = f"; write {int(value)}" if self.type is int and isinstance(value, float) and value.is_integer() else ""
             hint = hint or ("; YAML reads no/yes/on/off as true or false: put it in quotes" if isinstance(value, bool) else "")
             raise BadParameter(
-                f"parameter {name} must be of type {self.type.__name__}, not {type(value).__name__} ({value!r}){hint}"
+                f"parameter {name} must be of type {getattr(self.type, "__name__", self.type)}, not {type(value).__name__} ({value!r}){hint}"
             )
         if self.choices and value not in self.choices:
             choices = ", ".join(self.choices)
@@ -74,8 +75,11 @@ PARAMETERS: dict[str, Parameter] = {
     "scale": Parameter(str, "size of the run where a size is not set on its own", choices=("demo", "small", "full")),
     "cache_dir": Parameter(str, "folder of the completions' ledger and the embeddings' cache, outside runs"),
     # 01 knowledge grounding
-    "dump_path": Parameter(str, "MediaWiki XML: a file, a folder or a glob; empty: the embedded sample", optional=True),
+    "dump_path": Parameter(
+        str | list, "MediaWiki XML: a file, a folder, a glob or a list of them; empty: the embedded sample", optional=True, items=str
+    ),
     "dump_language": Parameter(str, "language of the dump where its file name does not tell", optional=True),
+    "accept_broken_dump": Parameter(bool, "use the pages before the damage of a dump that is cut off or damaged"),
     "max_documents": Parameter(int, "documents to keep per language", optional=True, low=1),
     "min_document_tokens": Parameter(int, "shortest document kept, in tokens", low=0),
     "max_document_tokens": Parameter(int, "longest document kept, in tokens", low=1),
@@ -106,6 +110,7 @@ PARAMETERS: dict[str, Parameter] = {
     "sft_path": Parameter(str, "English SFT data: a file, a folder or a glob; empty: the embedded sample", optional=True),
     "layout": Parameter(str, "layout of the rows", choices=("auto", "sharegpt", "gsm8k", "alpaca", "messages")),
     "sft_kind": Parameter(str, "kind of the rows where the layout does not tell; empty: by layout", optional=True),
+    "sft_license": Parameter(str, "licence of the SFT data, an SPDX identifier; empty: not known", optional=True),
     "max_sft_samples": Parameter(int, "English samples to read per file", optional=True, low=1),
     "source_language": Parameter(str, "language of the SFT data"),
     "max_length_ratio": Parameter(float, "factor by which a translation may be longer or shorter than usual", low=1),

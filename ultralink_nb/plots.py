@@ -177,3 +177,12 @@ def side_by_side(count: int, width: float = 5.0, height: float = 4.2) -> tuple[F
     """A row of axes for panels that are read together; pass each as `ax`."""
     fig, axes = plt.subplots(1, count, figsize=(width * count, height), layout="constrained")
     return fig, np.atleast_1d(axes)
+
+
+def boxes(table: pd.DataFrame, x: str, y: str, title: str = "", xlabel: str = "", ylabel: str = "", ax: Axes | None = None):
+    """A number `y` for each category of `x`: box from quartile to quartile, line at the median, whiskers to 1.5 boxes."""
+    fig, ax = _axes(ax)
+    sns.boxplot(table, x=x, y=y, hue=x, palette=palette(table[x].unique()), legend=False, width=0.6, fliersize=3, ax=ax)
+    ax.grid(axis="x", visible=False)
+    ax.set(title=title, xlabel=xlabel or x, ylabel=ylabel or y)
+    return fig, ax
