@@ -152,6 +152,7 @@ def read_sft(
             raise BadRecord(f"{file} and {stems[stem]} give their rows the same ids ({stem}-0 …): rename one of them")
         stems[stem] = file
         name = detect_layout(file) if layout == "auto" else layout
+        dataset = f"UltraLink kit sample, {file.name}" if SAMPLE in file.parents else file.name
         for row_id, place, row in _numbered(file, stem, limit):
             try:
                 messages, extra = LAYOUTS[name][1](row)
@@ -164,7 +165,7 @@ def read_sft(
             samples.append({
                 "id": row_id, "language": language, "kind": kind or (stated if isinstance(stated, str) else KINDS[name]),
                 "messages": messages,
-                "source": {"dataset": file.name, "parent_id": None, "document_id": None, "url": None, "license": license},
+                "source": {"dataset": dataset, "parent_id": None, "document_id": None, "url": None, "license": license},
                 "generator": {"model": None, "prompt_version": None, "seed": None},
                 "extra": json.dumps(extra, ensure_ascii=False, default=str) if extra else None,
             })
