@@ -19,6 +19,7 @@ from ultralink_nb.parameters import PARAMETERS, SIZES, BadParameter, check_param
         ("languages", ["en", "en"], "none of them twice"),
         ("languages", [], "at least one language"),
         ("languages", "en", "languages must be of type list"),
+        ("dump_language", "xx", "parameter dump_language: unknown language .xx."),
         ("source_language", "eng", "unknown language 'eng'.*did you mean en?"),
     ],
 )
@@ -29,8 +30,8 @@ def test_a_wrong_value_is_one_clear_sentence(name, value, message):
 
 
 def test_good_values_pass_and_integers_widen():
-    assert check_profile({"threshold": 1, "policy": "paper", "samples_path": None}) == {
-        "threshold": 1.0, "policy": "paper", "samples_path": None
+    assert check_profile({"threshold": 1, "policy": "paper", "samples_path": None, "dump_language": None}) == {
+        "threshold": 1.0, "policy": "paper", "samples_path": None, "dump_language": None
     }
 
 

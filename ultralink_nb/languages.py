@@ -143,7 +143,8 @@ LANGUAGES: dict[str, Language] = {
                 "bibliography", "further reading", "see also", "external links", "references and further reading",
             ),
             inline_templates={
-                "As of {1}": "as of", "USS {1}": "uss", "HMS {1}": "hms", "US${1}": "us$|usd", "£{1}": "£|gbp", "€{1}": "€|eur",
+                "As of {1}": "as of", "USS {1}": "uss", "HMS {1}": "hms", "US${1}": "us$|usd|us dollar", "₩{1}": "krw",
+                "¥{1}": "cny|jpy|¥", "₹{1}": "inr", "£{1}": "£|gbp", "€{1}": "€|eur",
                 "{1} ({2}, {3})": "nihongo",
             },
         ),
@@ -204,7 +205,7 @@ LANGUAGES: dict[str, Language] = {
                        "colonnes|japonais|refnec|référence nécessaire|référence souhaitée|référence insuffisante|refins|"
                        "passage non neutre|pas clair|précision|citation bloc|citation longue|à actualiser|abréviation|smn",
                 "{texte|fr|1|trad}": "lien", "– {1} –": "incise", "« {1} »": "citation|guil", "« {2} »": "citation étrangère",
-                "{1} {2}{3}": "unité|unite|nombre|nb|tmp", "{1} × {2} {3}": "dunité", "{1} {2} {3}": "date|date-",
+                "{1} {2}{3}": "unité|unite|nombre|nb|tmp", "{* }": "nobr", "{1} × {2} {3}": "dunité", "{1} {2} {3}": "date|date-",
                 "{1} h {2}": "heure", "{1}e siècle": "s|s-|sm|sm-", "{1}e siècle av. J.-C.": "-s|-s-",
                 "av. J.-C.": "av jc", "apr. J.-C.": "apr jc", "p. {1}": "p.", "n° {1}": "n°|numéro", "€": "euro|euros",
                 "er": "er", "re": "re", "e": "e", "Mme": "mme", "M.": "m.", "Dr": "dr",

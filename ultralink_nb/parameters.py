@@ -41,9 +41,8 @@ class Parameter:
         if not isinstance(value, self.type) or (isinstance(value, bool) and self.type is not bool):
             hint = f"; write {int(value)}" if self.type is int and isinstance(value, float) and value.is_integer() else ""
             hint = hint or ("; YAML reads no/yes/on/off as true or false: put it in quotes" if isinstance(value, bool) else "")
-            raise BadParameter(
-                f"parameter {name} must be of type {getattr(self.type, "__name__", self.type)}, not {type(value).__name__} ({value!r}){hint}"
-            )
+            wanted = getattr(self.type, "__name__", str(self.type))
+            raise BadParameter(f"parameter {name} must be of type {wanted}, not {type(value).__name__} ({value!r}){hint}")
         if self.choices and value not in self.choices:
             choices = ", ".join(self.choices)
             raise BadParameter(f"parameter {name} must be one of {choices}, not {value!r}{_nearest(value, self.choices)}")
@@ -76,7 +75,8 @@ PARAMETERS: dict[str, Parameter] = {
     "cache_dir": Parameter(str, "folder of the completions' ledger and the embeddings' cache, outside runs"),
     # 01 knowledge grounding
     "dump_path": Parameter(
-        str | list, "MediaWiki XML: a file, a folder, a glob or a list of them; empty: the embedded sample", optional=True, items=str
+        str | list, "MediaWiki XML: a file, a folder, a glob or a list of them; empty: the embedded sample",
+        optional=True, items=str,
     ),
     "dump_language": Parameter(str, "language of the dump where its file name does not tell", optional=True),
     "accept_broken_dump": Parameter(bool, "use the pages before the damage of a dump that is cut off or damaged"),
@@ -155,7 +155,8 @@ def check_value(name: str, value: Any) -> Any:
     if name not in PARAMETERS:
         raise BadParameter(f"unknown parameter {name}{_nearest(name, PARAMETERS)}")
     value = PARAMETERS[name].check(name, value)
-    codes = value if name in ("languages", "language_order") else [value] if name in ("source_language", "dump_language") else []
+    one = name in ("source_language", "dump_language") and value is not None
+    codes = [value] if one else value if name in ("languages", "language_order") else []
     for code in codes or []:
         try:
             get_language(code)

@@ -112,12 +112,12 @@ def named_inputs(parameters: Mapping[str, Any]) -> dict[str, str]:
     """SHA-256 of every file that a parameter ending in `_path` names; RunError if one names nothing."""
     found: dict[str, str] = {}
     for name, value in parameters.items():
-        if name.endswith("_path") and value:
-            path = Path(value)
-            named = path.rglob("*") if path.is_dir() else map(Path, glob(str(value), recursive=True))
+        for one in (value if isinstance(value, list) else [value]) if name.endswith("_path") and value else []:
+            path = Path(one)
+            named = path.rglob("*") if path.is_dir() else map(Path, glob(one, recursive=True))
             files = sorted(file for file in named if file.is_file())
             if not files:
-                raise RunError(f"parameter {name}: {value} names no file", 2)
+                raise RunError(f"parameter {name}: {one} names no file", 2)
             found.update({str(file): hash_file(file) for file in files})
     return found
 

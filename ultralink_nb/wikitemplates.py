@@ -1,0 +1,98 @@
+"""Templates that stand for words within a sentence, and the words that they show.
+
+Most templates draw boxes, and `wikitext.py` drops them. These few, such as `{{lang|fr|mot}}` or `{{convert|5|km}}`, would leave
+a hole in the sentence. `INLINE_TEMPLATES` has those of every wiki, `Language.inline_templates` those of one. A rule is the
+text that is shown: `{2}` is the second argument, `{text|1}` the one called text or else the first, `{*, }` all with commas.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Mapping
+
+from ultralink_nb.languages import get_language
+
+INLINE_TEMPLATES: Mapping[str, str] = {
+    "{1}": "nowrap|nobr|nobreak|small|smaller|big|larger|abbr|em|strong|smallcaps|sc|mono|code|var|kbd|samp|mvar|math|sup|sub|"
+           "plainlist|flatlist|vanchor|visible anchor|tooltip|flag|flagu|flagcountry|sic|num|keypress|iast|ruby|columns-list|"
+           "colored text|background color|nwr|nsmdns|citation needed span",
+    "{text|2}": "lang|transl-lang", "{3|2}": "transl|transliteration|tlit|script", "{2}": "langx|color|font color",
+    "{text|quote|1}": "quote|blockquote|cquote|quotation|quote box",
+    "{1} {u|ul}": "val", "{lt|1}": "ill|interlanguage link|interlanguage link multi|illm",
+    "{*}": "chem|chem2|linktext", "{*, }": "hlist|ubl|unbulleted list|flat list",
+    "⟨{1}⟩": "angbr|angle bracket|grapheme", "c. {1}": "circa|c.|ca.",
+    "|": "!|pipe", "=": "=", "'": "'", "'s": "'s", "—": "mdash|em dash|—", "–": "ndash|en dash|–", " – ": "snd|spnd|spaced ndash",
+    " — ": "spaced mdash", "\u00a0": "nbsp|spaces|space", " · ": "·|dot|•|bullet|middot", " / ": "/",
+}
+
+
+@functools.cache
+def _rules(language: str) -> dict[str, str]:
+    rules = {}
+    for source in (INLINE_TEMPLATES, get_language(language).inline_templates):
+        rules |= {name: rule for rule, names in source.items() for name in names.split("|")}
+    return rules
+
+
+def shown(name: str, language: str, read_arguments: Callable[[], Mapping[str, str]]) -> str:
+    """What a template shows within a sentence; nothing for one that the tables do not know.
+
+    name: as written. language: code of the wiki. read_arguments: gives the arguments as plain text by name, the unnamed ones
+    under "1", "2" and so on; called only for a template that shows them.
+    """
+    function, colon, value = name.strip().partition(":")
+    if colon:
+        return value.strip() if function.strip().lower() == "formatnum" and "{" not in value else ""
+    name = name.strip().replace("_", " ")
+    key = name.lower()
+    if key in ("convert", "cvt"):
+        return _converted(_unnamed(read_arguments()))
+    if key in ("frac", "fraction", "sfrac"):
+        return _fraction(_unnamed(read_arguments()))
+    if re.fullmatch(r"(?:[ivxlc]+|\d+)(?:er|ers|re|es|e)", key):  # {{XIXe|siècle}}, {{1er|octobre}} show their own name
+        return " ".join([name, *_unnamed(read_arguments())[:1]])
+    rule = _rules(language).get(key) or ("{1}" if re.fullmatch(r"lang-[a-z-]+", key) else "")
+    if "{" not in rule:
+        return rule
+    arguments = read_arguments()
+
+    def filled(hole: re.Match) -> str:
+        if hole[1].startswith("*"):
+            return hole[1][1:].join(filter(None, _unnamed(arguments)))
+        return next((arguments[key] for key in hole[1].split("|") if arguments.get(key)), "")
+
+    text = re.sub(r"\{([^{}]+)\}", filled, rule)
+    return text.strip(" ") if rule.strip(" ") == rule else text
+
+
+def _unnamed(arguments: Mapping[str, str]) -> list[str]:
+    return [arguments[number] for number in sorted(filter(str.isdecimal, arguments), key=int)]
+
+
+def _converted(arguments: list[str]) -> str:
+    """`{{convert|5|to|10|km2|sqmi}}` as "5 to 10 km²": the measure that was entered, without its conversion."""
+    shown: list[str] = []
+    while arguments and re.match(r"[-−+±]?[\d.,/]+", arguments[0]):
+        shown.append(arguments.pop(0))
+        if not arguments:
+            break
+        word = arguments.pop(0)
+        if re.fullmatch(r"(?:to|and|or|by|x|×|-|–|\+/-|±|to\(-\)|and\(-\))", word) and arguments:
+            shown.append({"x": "×", "-": "–", "+/-": "±", "to(-)": "to", "and(-)": "and"}.get(word, word))
+            continue
+        unit = {"C": "°C", "F": "°F", "sqmi": "sq mi", "sqft": "sq ft", "sqkm": "km²"}.get(word) or re.sub(
+            r"(?<=[a-zа-я])[23]$", lambda power: "²³"[int(power[0]) - 2], word)
+        shown.append(unit)
+        if unit not in ("ft", "lb", "st", "mi", "yd", "h") or not re.fullmatch(r"[\d.]+", "".join(arguments[:1])):
+            break  # only such units go on with a smaller one: 5 ft 10 in
+        if len(arguments) < 2 or arguments[1] not in ("in", "oz", "lb", "ft", "yd", "min"):
+            break
+    return re.sub(r"(?<=\d) (?=[\u4e00-\u9fff])|(?<=\d) (?=–)|(?<=–) (?=\d)", "", " ".join(shown))
+
+
+def _fraction(numbers: list[str]) -> str:
+    """`{{frac|3|1|2}}` as "3 1/2", `{{frac|4}}` as "1/4"."""
+    if not numbers:
+        return "1/2"
+    whole = numbers[0] + " " if len(numbers) > 2 else ""
+    numbers = numbers[1:] if whole else numbers
+    return whole + ("1/" + numbers[0] if len(numbers) == 1 else "/".join(numbers))
