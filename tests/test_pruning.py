@@ -95,7 +95,7 @@ def test_the_papers_policy_keeps_the_source_and_a_quota():
 def test_by_language_and_by_quality():
     assert shares(pruning.prune(*full(), "by_language", pruning.Plan(language_order=["ru"])).kept) == {"ru": 40}
     samples, groups, pairs = full(2, ("en", "fr"))
-    samples = [dict(sample(row["id"], row["language"], answer="long " * (9 if row["id"] in ("en0", "fr1") else 1))) for row in samples]
+    samples = [sample(row["id"], row["language"], answer="long " * (9 if row["id"] in ("en0", "fr1") else 1)) for row in samples]
     assert pruning.prune(samples, groups, pairs, "by_quality").kept == ["en0", "fr1"]
 
 

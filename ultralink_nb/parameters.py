@@ -134,7 +134,7 @@ PARAMETERS: dict[str, Parameter] = {
     "protected_kinds": Parameter(list, "kinds of which no row is ever dropped", items=str),
     "language_order": Parameter(list, "languages by preference, for by_language", optional=True, items=str),
     "quota": Parameter(float, "share of each other language's repetitions that policy paper keeps", low=0, high=1),
-    "budget": Parameter(float, "share of rows that coverage and random keep; empty: one per group", optional=True, low=0, high=1),
+    "budget": Parameter(float, "share of rows that coverage and random keep; empty: as balanced", optional=True, low=0, high=1),
     # 06 release
     "release_dir": Parameter(str, "folder of the release; empty: the run's own", optional=True),
     "release_name": Parameter(str, "name of the dataset"),

@@ -22,7 +22,8 @@ from ultralink_nb.workspace import Run
 # Kinds take the remaining well-separated hues of the Okabe-Ito family; anything else cycles through seaborn's "colorblind".
 KIND_COLORS = {"chat_specific": "#882255", "chat_agnostic": "#44AA99", "math": "#DDCC77", "code": "#332288", "chat": "#44AA99",
                "sentence": "#999999"}
-OUTCOME_COLORS = {"kept": "#0072B2", "dropped": "#C7C7C7", "rejected": "#D55E00"}
+OUTCOME_COLORS = {"kept": "#0072B2", "dropped": "#C7C7C7", "rejected": "#D55E00",
+                  "same content": "#0072B2", "different": "#E69F00"}
 
 
 def _cjk_font() -> str | None:
@@ -117,7 +118,7 @@ def bars(table: pd.DataFrame, x: str, y: str, hue: str | None = None, title: str
     if pd.api.types.is_integer_dtype(table[y]):
         ax.yaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
     ax.set(title=title, xlabel=xlabel or x, ylabel=ylabel or y)
-    if max((len(label.get_text()) for label in ax.get_xticklabels()), default=0) > 12:
+    if max((len(label.get_text()) for label in ax.get_xticklabels()), default=0) > 14:
         plt.setp(ax.get_xticklabels(), rotation=25, ha="right")
     ax.margins(y=0.12)
     if hue:
@@ -182,7 +183,8 @@ def side_by_side(count: int, width: float = 5.0, height: float = 4.2) -> tuple[F
 def boxes(table: pd.DataFrame, x: str, y: str, title: str = "", xlabel: str = "", ylabel: str = "", ax: Axes | None = None):
     """A number `y` for each category of `x`: box from quartile to quartile, line at the median, whiskers to 1.5 boxes."""
     fig, ax = _axes(ax)
-    sns.boxplot(table, x=x, y=y, hue=x, palette=palette(table[x].unique()), legend=False, width=0.6, fliersize=3, ax=ax)
+    sns.boxplot(table, x=x, y=y, hue=x, palette=palette(table[x].unique()), legend=False, width=0.6, fliersize=3, saturation=1,
+                ax=ax)
     ax.grid(axis="x", visible=False)
     ax.set(title=title, xlabel=xlabel or x, ylabel=ylabel or y)
     return fig, ax

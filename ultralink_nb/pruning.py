@@ -25,7 +25,7 @@ class Plan:
     """What a policy may look at, besides the rows of a group.
 
     seed: of every random choice; source_language and quota: for `paper`; language_order: for `by_language`; budget: the share of
-    all rows to keep, for `coverage` and `random` (None: as many as there are groups); protected: kinds that lose nothing.
+    all rows to keep, for `coverage` and `random` (None: as few as keep everything); protected: kinds that lose nothing.
     """
 
     seed: int = 1
@@ -149,11 +149,11 @@ def _coverage(groups: list[Rows], plan: Plan) -> set[str]:
 
 
 def _random(groups: list[Rows], plan: Plan) -> set[str]:
-    """The control: the same number of rows, drawn without looking at groups. Content may be lost; that is its point."""
+    """The control: as many rows as `balanced` keeps, drawn without looking at groups. Content may be lost; that is its point."""
     rows = [row for group in groups for row in group]
     own = {row["id"] for row in rows if row["kind"] in plan.protected}
     free = sorted((row["id"] for row in rows if row["id"] not in own), key=lambda x: (_draw(plan.seed, x), x))
-    size = len(groups) if plan.budget is None else int(round(plan.budget * len(rows)))
+    size = len(_balanced(groups, plan)) if plan.budget is None else int(round(plan.budget * len(rows)))
     return own | set(free[: max(0, size - len(own))])
 
 
