@@ -113,8 +113,11 @@ def test_a_failed_write_keeps_the_old_file(tmp_path):
 def test_missing_files_and_columns_say_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match="run the notebook that writes it first"):
         records.read_table(tmp_path / "none.parquet", records.PASSAGES)
-    with pytest.raises(FileNotFoundError, match="no such file"):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
         records.find_files(tmp_path / "none.jsonl", [".jsonl"])
+    for nothing in (tmp_path, tmp_path / "*.jsonl"):
+        with pytest.raises(FileNotFoundError, match="no file there with a name in .jsonl"):
+            records.find_files(nothing, [".jsonl"])
     pq.write_table(pa.table({"id": ["a"]}), tmp_path / "thin.parquet")
     with pytest.raises(records.BadRecord, match="column document_id is missing"):
         records.read_table(tmp_path / "thin.parquet", records.PASSAGES)

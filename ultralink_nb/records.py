@@ -46,6 +46,9 @@ GROUPS = _schema(id=TEXT, group=INT, size=INT, representative=TEXT)
 DROPPED = _schema(id=TEXT, kept_by=TEXT, probability=REAL, policy=TEXT, reason=TEXT)
 
 
+_MISSING = "{} does not exist: run the notebook that writes it first, or name another file"
+
+
 class BadRecord(ValueError):
     """A row that does not fit its table; the message names file, row and column."""
 
@@ -173,7 +176,7 @@ def write_frame(path: str | Path, frame: pd.DataFrame, schema: pa.Schema) -> int
 def read_table(path: str | Path, schema: pa.Schema) -> list[dict]:
     """The rows of a Parquet table, checked for the columns of `schema` (further columns are kept)."""
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} does not exist: run the notebook that writes it first, or name another file")
+        raise FileNotFoundError(_MISSING.format(path))
     try:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
@@ -191,8 +194,10 @@ def find_files(pattern: str | Path, suffixes: Sequence[str]) -> list[Path]:
         found = [file for file in path.rglob("*") if file.is_file() and file.name.endswith(tuple(suffixes))]
     else:
         found = [Path(name) for name in glob.glob(str(pattern), recursive=True) if Path(name).is_file()]
+    if not found and (path.is_dir() or glob.has_magic(str(pattern))):
+        raise FileNotFoundError(f"{pattern}: no file there with a name in {' '.join(suffixes)}")
     if not found:
-        raise FileNotFoundError(f"{pattern}: no such file, and no folder or pattern with {' '.join(suffixes)} files in it")
+        raise FileNotFoundError(_MISSING.format(path))
     return sorted(found)
 
 
