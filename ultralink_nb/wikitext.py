@@ -1,12 +1,13 @@
 """Wikitext to plain text: paragraphs of prose, nothing of the markup.
 
 Three passes, each linear in the length of the page. First goes what a grammar is not needed for and what slows one down:
-comments, notes, tables. Then mwparserfromhell resolves what nests: templates, links, tags. Last, a scrub takes what the
-parser left because the page itself was broken; it is also all that a page gets that is too long to parse.
+comments, notes, tables, tags. Then mwparserfromhell resolves what nests, templates and links. Last, a scrub takes what the
+parser left because the page itself was broken; it is also all that a page gets that is too long or too broken to parse.
 """
 
 import html
 import re
+from html.entities import html5
 
 import mwparserfromhell
 from mwparserfromhell.nodes import Argument, Comment, ExternalLink, Heading, Tag, Template, Wikilink
@@ -16,6 +17,7 @@ from ultralink_nb.languages import Language, get_language
 from ultralink_nb.wikitemplates import shown as shown_by_template
 
 LONGEST_PARSED = 3_000_000  # characters; the longest pages of real wikis are about 2 million, before notes and tables go
+MOST_BACKTRACKING = 10_000_000  # characters: the parser reads on to the end of the page for each bracket that never closes
 
 DROPPED_ELEMENTS = (
     "ref|references|gallery|math|chem|ce|syntaxhighlight|source|timeline|score|imagemap|templatestyles|graph|mapframe|maplink|"
@@ -26,7 +28,7 @@ KNOWN_TAGS = (
     "mark|noinclude|nowiki|ol|onlyinclude|p|poem|q|ruby|rb|rt|rp|s|samp|section|small|span|strike|strong|sub|sup|table|tbody|td|"
     "th|tr|tt|u|ul|var|wbr|noindex|" + DROPPED_ELEMENTS
 )
-BLOCK_TAGS = frozenset("div p blockquote center poem li ul ol dl dd dt h1 h2 h3 h4 h5 h6".split())
+BLOCK_TAGS = "div|p|blockquote|center|poem|li|ul|ol|dl|dd|dt|h[1-6]|hr|tr|table"
 
 _ELEMENT = re.compile(rf"<!--|<(/?)({DROPPED_ELEMENTS})(?=[\s/>])([^<>]*)>", re.I)
 _TABLE_MARK = re.compile(r"\{\{|\}\}|^[ \t:*#;]*\{\|(?!\})|^[ \t]*\|\}", re.M)
@@ -50,8 +52,8 @@ def clean(wikitext: str, language: str) -> str:
     text = _without_elements(wikitext.replace("\r\n", "\n").replace("\x00", ""))
     if entry.code == "zh":
         text = _chosen_variant(text)
-    text = _without_tables(text)
-    if len(text) <= LONGEST_PARSED:
+    text = _without_tags(_without_tables(text))
+    if len(text) <= LONGEST_PARSED and _never_closed(text) * len(text) <= MOST_BACKTRACKING:
         try:
             text = _visible(mwparserfromhell.parse(text, skip_style_tags=True), entry)
         except (mwparserfromhell.parser.ParserError, RecursionError):
@@ -161,6 +163,29 @@ def _without_tables(text: str) -> str:
     return "".join([*kept, text[position:]])
 
 
+def _without_tags(text: str) -> str:
+    """Text without HTML tags, blocks on lines of their own; any other "<" becomes an entity, so that it stays literal."""
+    if "<" not in text:
+        return text
+    for pattern, instead in (
+        (r"<(span|div)\b[^<>]*display\s*:\s*none[^<>]*>[^<]*</\1\s*>", ""),
+        (r"<li(?:\s[^<>]*)?>", "\n* "),
+        (rf"<br\s*/?>|</?(?:{BLOCK_TAGS})(?:\s[^<>]*)?/?>", "\n"),
+        (rf"</?(?:{KNOWN_TAGS})(?:\s[^<>]*)?/?>", ""),
+    ):
+        text = re.sub(pattern, instead, text, flags=re.I)
+    return text.replace("<", "&lt;")
+
+
+def _never_closed(text: str) -> int:
+    """How many opening brackets and braces have no closing one."""
+    depth = {"[": 0, "{": 0}
+    for match in re.finditer(r"\{\{|\}\}|[\[\]]", text):
+        kind = "{" if match[0] in ("{{", "}}") else "["
+        depth[kind] = depth[kind] + 1 if match[0] in ("{{", "[") else max(0, depth[kind] - 1)
+    return sum(depth.values())
+
+
 def _visible(code: Wikicode, language: Language) -> str:
     """What a reader sees of parsed wikitext; headings, list marks and entities stay as written."""
     return "".join(_visible_node(node, language) for node in code.nodes)
@@ -175,23 +200,9 @@ def _visible_node(node, language: Language) -> str:
         return _visible(node.title, language) if node.title is not None else "" if node.brackets else str(node.url)
     if isinstance(node, Heading):
         return f"\n{'=' * node.level} {_visible(node.title, language).strip()} {'=' * node.level}\n"
-    if isinstance(node, Tag):
-        return _visible_tag(node, language)
+    if isinstance(node, Tag):  # only wiki marks are left: those of lists, a ruled line, a table that the first pass did not see
+        return "" if node.contents else str(node.wiki_markup or "")
     return "" if isinstance(node, (Argument, Comment)) else str(node)
-
-
-def _visible_tag(tag: Tag, language: Language) -> str:
-    name = str(tag.tag).strip().lower()
-    if name in ("table", "hr"):
-        return "\n"
-    if tag.wiki_markup and tag.contents is None or tag.wiki_markup and not tag.contents:
-        return str(tag.wiki_markup)  # the mark of a list item
-    if name == "br":
-        return "\n"
-    if "display:none" in "".join(map(str, tag.attributes)).replace(" ", "").lower():
-        return ""
-    content = _visible(tag.contents, language) if tag.contents is not None else ""
-    return f"\n{'* ' if name == 'li' else ''}{content}\n" if name in BLOCK_TAGS else content
 
 
 def _link_text(title: str, text: str | None, language: Language) -> str:
@@ -230,8 +241,6 @@ def _scrubbed(text: str, language: Language) -> str:
         (rf"(?i)\[\[\s*(?:{files})\s*:[^\n\[\]]*(?:\|[^\n]*)?", ""),  # a picture that never closes
         (r"\[(?:https?:|ftp:)?//[^\s\[\]]+[ \t]*([^\[\]\n]*)\]", r"\1"),
         (r"\{\{+|\}\}+|\[\[|\]\]", ""),
-        (rf"(?i)<br\s*/?>|</?(?:{'|'.join(sorted(BLOCK_TAGS))})(?:\s[^<>]*)?/?>", "\n"),
-        (rf"(?i)</?(?:{KNOWN_TAGS})(?:\s[^<>]*)?/?>", ""),
         (r"(?m)^[ \t:*#;]*\|.*$|^[ \t]*!.*(?:\||!!).*$|\{\|[ \t]*(?:[\w-]+[ \t]*=.*)?$", ""),  # rows of a table that never closes
         (r"__[^\W\da-zа-яё_]+__", ""),
     ):
@@ -300,7 +309,11 @@ def _has_prose(sections: list[tuple[int, str, list[str]]], index: int, language:
 
 def _decoded(text: str) -> str:
     """Text with its entities decoded, the complete ones only: "&c" is not an entity, "&copy;" is."""
-    return re.sub(r"&(?:#\d{1,7}|#x[0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});", lambda entity: html.unescape(entity[0]), text)
+
+    def character(entity: re.Match) -> str:
+        return html.unescape(entity[0]) if entity[1].startswith("#") else html5.get(entity[1] + ";", entity[0])
+
+    return re.sub(r"&(#\d{1,7}|#x[0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});", character, text)
 
 
 def _tidy(text: str) -> str:
