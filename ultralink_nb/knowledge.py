@@ -58,7 +58,7 @@ def page_gate(page: Page) -> tuple[str, str] | None:
     if suffix := next((suffix for suffix in entry.disambiguation_suffixes if title.endswith(suffix)), None):
         return "disambiguation", f"the title ends in {suffix}"
     if template := _disambiguation_template(entry.code).search(page.text):
-        return "disambiguation", f"the page has {template[0].strip('|')}"
+        return "disambiguation", f"the page is marked {(template[1] or template[0]).strip()}"
     if prefix := next((prefix for prefix in entry.list_prefixes if title.startswith(prefix)), None):
         return "list_page", f"the title begins with {prefix!r}"
     if suffix := next((suffix for suffix in entry.list_suffixes if title.endswith(suffix)), None):
@@ -69,7 +69,7 @@ def page_gate(page: Page) -> tuple[str, str] | None:
 @functools.cache
 def _disambiguation_template(language: str) -> re.Pattern:
     names = "|".join(re.escape(name).replace(r"\ ", "[ _]") for name in get_language(language).disambiguation_templates)
-    return re.compile(rf"\{{\{{\s*(?:{names}|[\w ]+ disambiguation(?: page)?)\s*(?:\||\}}\}})|__DISAMBIG__", re.I)
+    return re.compile(rf"\{{\{{\s*({names}|[\w ]+ disambiguation(?: page)?)\s*(?:\||\}}\}})|__DISAMBIG__", re.I)
 
 
 def read_documents(

@@ -52,7 +52,11 @@ def _opencc():
 
 
 def to_simplified_chinese(text: str) -> str:
-    """Traditional to simplified characters with OpenCC; text already simplified is unchanged."""
+    """Traditional to simplified characters with OpenCC (t2s).
+
+    Text already simplified comes out as it is, but for a few characters that simplified Chinese keeps in names only: 毕昇 becomes
+    毕升.
+    """
     return _opencc().convert(text)
 
 
@@ -205,7 +209,8 @@ LANGUAGES: dict[str, Language] = {
                        "colonnes|japonais|refnec|référence nécessaire|référence souhaitée|référence insuffisante|refins|"
                        "passage non neutre|pas clair|précision|citation bloc|citation longue|à actualiser|abréviation|smn",
                 "{texte|fr|1|trad}": "lien", "– {1} –": "incise", "« {1} »": "citation|guil", "« {2} »": "citation étrangère",
-                "{1} {2}{3}": "unité|unite|nombre|nb|tmp", "{* }": "nobr", "{1} × {2} {3}": "dunité", "{1} {2} {3}": "date|date-",
+                "{1} {2}{3}": "unité|unite|nombre|nb|tmp", "{* }": "nobr", "{1} × {2} {3}": "dunité",
+                "{1} {2} {3}": "date|date-|date de naissance|date de décès|date sport",
                 "{1} h {2}": "heure", "{1}e siècle": "s|s-|sm|sm-", "{1}e siècle av. J.-C.": "-s|-s-",
                 "av. J.-C.": "av jc", "apr. J.-C.": "apr jc", "p. {1}": "p.", "n° {1}": "n°|numéro", "€": "euro|euros",
                 "er": "er", "re": "re", "e": "e", "Mme": "mme", "M.": "m.", "Dr": "dr",

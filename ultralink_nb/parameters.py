@@ -84,7 +84,6 @@ PARAMETERS: dict[str, Parameter] = {
     "min_document_tokens": Parameter(int, "shortest document kept, in tokens", low=0),
     "max_document_tokens": Parameter(int, "longest document kept, in tokens", low=1),
     "max_passage_tokens": Parameter(int, "longest passage, in tokens", low=16),
-    "min_passage_tokens": Parameter(int, "shortest passage used for a dialogue, in tokens", low=0),
     "min_language_probability": Parameter(float, "language identification below this refuses a document", low=0, high=1),
     "filter_words": Parameter(dict, "words per language that refuse a document", items=list),
     "tokenizer": Parameter(str, "cl100k_base, or a transformers tokenizer by name or folder"),

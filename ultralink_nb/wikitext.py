@@ -133,14 +133,14 @@ def _chosen_variant(text: str) -> str:
 
 
 def _without_tables(text: str) -> str:
-    """Text without `{| … |}`, tables in tables and templates in tables included; an unclosed table stays for the scrub."""
+    """Text without `{| … |}`, tables in tables and in templates included; of an unclosed table the first line goes."""
     open_marks: list[tuple[str, int]] = []
-    cut: list[tuple[int, int]] = []
+    cuts: list[tuple[int, int]] = []
     tables = cursor = 0
     while match := _TABLE_MARK.search(text, cursor):
         cursor = match.end()
         mark = match[0].strip(" \t:*#;")
-        if mark == "{{" or mark == "{|":
+        if mark in ("{{", "{|"):
             open_marks.append((mark, match.start()))
             tables += mark == "{|"
         elif mark == "}}":
@@ -152,14 +152,17 @@ def _without_tables(text: str) -> str:
         elif tables:
             while open_marks[-1][0] == "{{":
                 open_marks.pop()  # never closed within the table
-            start = open_marks.pop()[1]
+            cuts.append((open_marks.pop()[1], cursor))
             tables -= 1
-            if not tables:
-                cut.append((start, cursor))
+    for mark, start in open_marks:
+        if mark == "{|":
+            end = text.find("\n", start)
+            cuts.append((start, len(text) if end < 0 else end))
     kept, position = [], 0
-    for start, end in cut:
-        kept.append(text[position:start])
-        position = end
+    for start, end in sorted(cuts):
+        if start >= position:  # else it lies within the one before
+            kept.append(text[position:start])
+            position = end
     return "".join([*kept, text[position:]])
 
 
