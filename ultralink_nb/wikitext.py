@@ -244,8 +244,8 @@ def _scrubbed(text: str, language: Language) -> str:
         (rf"(?i)\[\[\s*(?:{files})\s*:[^\n\[\]]*(?:\|[^\n]*)?", ""),  # a picture that never closes
         (r"\[(?:https?:|ftp:)?//[^\s\[\]]+[ \t]*([^\[\]\n]*)\]", r"\1"),
         (r"\{\{+|\}\}+|\[\[|\]\]", ""),
-        (r"(?m)^[ \t:*#;]*\|.*$|^[ \t]*!.*(?:\||!!).*$|\{\|[ \t]*(?:[\w-]+[ \t]*=.*)?$", ""),  # rows of a table that never closes
-        (r"__[^\W\da-zа-яё_]+__", ""),
+        (r"(?m)^[ \t:*#;]*\{?\|.*$|^[ \t]*!.*(?:\||!!).*$|\{\|[ \t]*(?:[\w-]+[ \t]*=.*)?$", ""),  # a table that never closes
+        (r"__[^\W\da-zа-яё_]+__|\{\|", ""),
     ):
         text = re.sub(pattern, instead, text)
     return re.sub(r"-\{|\}-", "", text) if language.code == "zh" else text
