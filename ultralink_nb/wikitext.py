@@ -243,11 +243,14 @@ def _scrubbed(text: str, language: Language) -> str:
         (r"\{\{[^\n{}]*\|[^\n]*", ""),  # a template that never closes, to the end of its line
         (rf"(?i)\[\[\s*(?:{files})\s*:[^\n\[\]]*(?:\|[^\n]*)?", ""),  # a picture that never closes
         (r"\[(?:https?:|ftp:)?//[^\s\[\]]+[ \t]*([^\[\]\n]*)\]", r"\1"),
-        (r"\{\{+|\}\}+|\[\[|\]\]", ""),
+        (r"\{\{+|\}\}+|\[\[+|\]\]+", ""),
         (r"(?m)^[ \t:*#;]*\{?\|.*$|^[ \t]*!.*(?:\||!!).*$|\{\|[ \t]*(?:[\w-]+[ \t]*=.*)?$", ""),  # a table that never closes
-        (r"__[^\W\da-zа-яё_]+__|\{\|", ""),
+        (r"__[^\W\da-zа-яё_]+__", ""),
     ):
         text = re.sub(pattern, instead, text)
+    count = 1
+    while count:  # what is taken away can bring two brackets together
+        text, count = re.subn(r"\{\{+|\}\}+|\[\[+|\]\]+|\{\|", "", text)
     return re.sub(r"-\{|\}-", "", text) if language.code == "zh" else text
 
 
