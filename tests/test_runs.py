@@ -136,4 +136,4 @@ def test_the_report_is_one_page_without_code(small):
     assert result.exit_code == 0, result.output
     page = (small / "papermill_runs/one/report.html").read_text()
     assert "seed 7" in page and "A section" in page and 'href="01_first.ipynb"' in page
-    assert "pathlib" not in page and not re.search(r"""(src|href)=["']https?:""", page)
+    assert "¶" not in page and "pathlib" not in page and not re.search(r"""(src|href)=["']https?:""", page)

@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def _book(path: Path) -> dict[str, Any]:
             if first.startswith("# "):
                 title = first[2:]
             elif first.startswith("## "):
-                heading = markdown2html_mistune("#" + first)
+                heading = _html("#" + first)
             continue
         shown = [part for output in cell.get("outputs", []) if (part := _output(output))]
         if shown and heading:
@@ -71,6 +72,11 @@ def _book(path: Path) -> dict[str, Any]:
             heading = ""
         parts.extend(shown)
     return {"name": path.name, "title": title, "parts": parts}
+
+
+def _html(markdown: str) -> str:
+    """Markdown as HTML, without the links to itself that nbconvert adds to each heading."""
+    return re.sub(r"<a class=\"anchor-link\".*?</a>", "", markdown2html_mistune(markdown))
 
 
 def _output(output: Any) -> str:
@@ -89,6 +95,6 @@ def _output(output: Any) -> str:
     if "text/html" in data:
         return data["text/html"]
     if "text/markdown" in data:
-        return markdown2html_mistune(data["text/markdown"])
+        return _html(data["text/markdown"])
     text = data.get("text/plain", "")
     return f"<pre>{html.escape(text)}</pre>" if text and not text.startswith("<Figure") else ""
