@@ -128,3 +128,10 @@ def test_wrong_input_is_named():
         pruning.prune(samples, groups, pairs, "best")
     with pytest.raises(ValueError, match="do not hold the same ids"):
         pruning.prune(samples[1:], groups, pairs, "balanced")
+
+
+def test_drops_are_counted_against_the_truth():
+    dropped = [{"id": "b", "kept_by": "a"}, {"id": "d", "kept_by": "c"}, {"id": "e", "kept_by": None}]
+    found = pruning.drops_against_truth(dropped, {"a": "x", "b": "x", "c": "y", "d": "z", "e": "z"})
+    assert (found["repeated rows"], found["dropped"], found["right"]) == (2, 3, 1)
+    assert found["precision"] == pytest.approx(1 / 3) and found["recall"] == 0.5
