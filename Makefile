@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= demo
 PROFILE ?= demo
+LAB_ARGS ?=
 
 .PHONY: setup run test lab bench clean
 
@@ -24,7 +25,7 @@ test: setup
 	$(BIN)/python -m pytest
 
 lab: setup
-	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks/01_knowledge_grounding.ipynb
+	$(BIN)/jupyter lab --ip=127.0.0.1 $(LAB_ARGS) notebooks/01_knowledge_grounding.ipynb
 
 # DATA: a folder of labelled sets, see benchmarks/fit_calibration.py
 bench: setup

@@ -187,7 +187,7 @@ def test_a_passage_cannot_close_its_tag():
 
 
 @pytest.mark.parametrize("text, wanted", [
-    ("<think>\nhm\n</think>\n\nWhy?", "Why?"), ("“Why so?”", "Why so?"), ("«Pourquoi ?»", "Pourquoi ?"),
+    ("“Why so?”", "Why so?"), ("«Pourquoi ?»", "Pourquoi ?"),
     ('"A" and "B"?', '"A" and "B"?'), ("  plain ", "plain"), ('"', '"'),
 ])
 def test_tidy(text, wanted):

@@ -20,6 +20,13 @@ from ultralink_nb.parameters import PARAMETERS, SIZES, BadParameter, check_param
         ("languages", [], "at least one language"),
         ("languages", "en", "languages must be of type list"),
         ("dump_language", "xx", "parameter dump_language: unknown language .xx."),
+        ("base_url", "http://me:secret@host/v1", "base_url must look like https://host/v1, without"),
+        ("base_url", "host/v1", "base_url must look like"),
+        ("api_key_variable", "sk-abc", "is the NAME of an environment variable"),
+        ("threshold", float("nan"), "finite number"),
+        ("filter_words", {"eng": ["x"]}, "words by language"),
+        ("filter_words", {"en": [False]}, "words by language"),
+        ("languages", "[en, zh", "is not a list or mapping"),
         ("source_language", "eng", "unknown language 'eng'.*did you mean en?"),
     ],
 )
@@ -33,6 +40,18 @@ def test_good_values_pass_and_integers_widen():
     assert check_profile({"threshold": 1, "policy": "paper", "samples_path": None, "dump_language": None}) == {
         "threshold": 1.0, "policy": "paper", "samples_path": None, "dump_language": None
     }
+
+
+def test_a_secret_is_not_repeated_in_the_message():
+    for name, value in (("base_url", "http://me:hunter2@host/v1"), ("api_key_variable", "sk-hunter2")):
+        with pytest.raises(BadParameter) as error:
+            check_value(name, value)
+        assert "hunter2" not in str(error.value)
+
+
+def test_a_list_may_come_as_text_as_papermill_passes_it():
+    assert check_value("languages", "[en, de]") == ["en", "de"]
+    assert check_value("filter_words", "{en: [mandolin]}") == {"en": ["mandolin"]}
 
 
 def test_a_mistyped_name_in_a_notebook_stops_it_once():

@@ -53,6 +53,7 @@ def test_a_language_has_one_colour_everywhere():
         lambda: plots.heatmap(pd.DataFrame([[None, 0.5], [0.2, None]], index=["en", "zh"], columns=["en", "zh"])),
         lambda: plots.scatter(TABLE.assign(x=range(6), y=range(6)), "x", "y", "language", "kind"),
         lambda: plots.lines(TABLE, "rows", "rows", "kind", "lines"),
+        lambda: plots.bars(TABLE.assign(kind=["a $x_{1$"] * 6), "kind", "rows", "language", "a $ and a $ in a name"),
     ],
 )
 def test_figures_draw_without_a_warning(draw):
@@ -61,6 +62,12 @@ def test_figures_draw_without_a_warning(draw):
         fig, ax = draw()
         fig.canvas.draw()
     assert ax.has_data()
+
+
+def test_an_empty_table_is_drawn_as_such():
+    for fig, ax in (plots.bars(TABLE[:0], "kind", "rows", "language"), plots.histogram(TABLE[:0], "rows", "kind")):
+        fig.canvas.draw()
+        assert [text.get_text() for text in ax.texts] == ["no rows"]
 
 
 def shown(monkeypatch, *arguments, **options):

@@ -87,6 +87,27 @@ def test_tables_come_back_as_they_were_written(tmp_path):
     assert records.write_table(tmp_path / "data" / "s.parquet", iter(samples), records.SAMPLES) == 2500
     assert records.read_table(tmp_path / "data" / "s.parquet", records.SAMPLES) == samples
     assert records.read_samples(tmp_path / "data" / "s.parquet") == samples
+    named = records.read_samples(tmp_path / "data" / "s.parquet", name_source=True)
+    assert {sample["source"]["dataset"] for sample in named} == {"s.parquet"}
+
+
+def test_a_users_columns_are_kept_and_found_again():
+    samples = [records.parse_sample(row(id=n, group=group, extra="note")).model_dump() for n, group in (("a", 7), ("b", None))]
+    assert json.loads(samples[0]["extra"]) == {"extra": "note", "group": 7}
+    assert records.column_of(samples, "group") == ["7", "b"]
+    with pytest.raises(records.BadRecord, match="no sample has a column gruop"):
+        records.column_of(samples, "gruop")
+
+
+def test_a_file_that_is_cut_off_is_named(tmp_path):
+    import gzip
+
+    whole = gzip.compress("".join(json.dumps(row(id=str(n))) + "\n" for n in range(3000)).encode())
+    (tmp_path / "cut.jsonl.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(records.BadRecord, match="cut.jsonl.gz, after line .* cut off or damaged"):
+        records.read_samples(tmp_path / "cut.jsonl.gz")
+    (tmp_path / "brackets [1].jsonl").write_text(json.dumps(row()))
+    assert len(records.read_samples(tmp_path / "brackets [1].jsonl")) == 1
 
 
 def test_a_value_of_the_wrong_type_names_the_column_and_leaves_no_file(tmp_path):

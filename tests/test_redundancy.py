@@ -82,6 +82,29 @@ def test_the_margin_is_the_papers_formula():
         assert scores["cosine"][number] == pytest.approx(cosine[x, y], rel=1e-4)
 
 
+def test_a_second_copy_of_a_text_is_no_other_neighbour():
+    """Rows given twice: the copy of the true match must not close the gap to the next best."""
+    vectors, languages, truth = translated(40, codes=("en", "fr"), noise=0.1)
+    texts = [f"{code} {content}" for code, content in zip(languages, truth, strict=True)]
+    vectors = redundancy.centre(vectors, languages)
+    once = redundancy.candidate_pairs(vectors, languages)
+    alone = redundancy.score_pairs(once, vectors, languages, texts)["gap_worst"][truth[once.left] == truth[once.right]]
+    twice, labels = np.concatenate([vectors, vectors]), np.concatenate([truth, truth])
+    doubled = redundancy.candidate_pairs(twice, languages * 2, k=8)
+    same = labels[doubled.left] == labels[doubled.right]
+    gaps = redundancy.score_pairs(doubled, twice, languages * 2, texts * 2)["gap_worst"][same]
+    assert len(gaps) == 4 * len(alone) and gaps.min() == pytest.approx(alone.min(), abs=1e-4) and alone.min() > 0
+
+
+def test_a_slot_without_a_neighbour_counts_for_nothing():
+    near = {("en", "fr"): neighbours.Neighbours(np.array([[0.8, -3.4e38]], np.float32), np.array([[1, -1]])),
+            ("fr", "en"): neighbours.Neighbours(np.array([[0.8, -3.4e38]], np.float32), np.array([[0, -1]]))}
+    candidates = redundancy.Candidates(np.array([0]), np.array([1]), near)
+    vectors = np.array([[1, 0], [0.8, 0.6]], np.float32)
+    scores = redundancy.score_pairs(candidates, vectors, ["en", "fr"], ["a", "b"])
+    assert scores["gap_best"][0] == pytest.approx(0.8, abs=1e-5) and scores["margin"][0] == pytest.approx(1, abs=1e-5)
+
+
 def test_scores_do_not_depend_on_the_order_of_rows():
     vectors, languages, truth = translated(15)
     texts = [f"{code} says {content}" for code, content in zip(languages, truth, strict=True)]

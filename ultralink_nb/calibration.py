@@ -6,6 +6,7 @@ that has none borrows the default's, and `load_calibration` says so.
 """
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def load_calibration(encoder: str, path: str | None = None) -> tuple[Calibration
         own = read_calibration(path)
         return own, f"calibration {Path(path).name}, fitted on {own.fitted_on}"
     shipped = SHIPPED / f"{encoder}.json"
-    if shipped.is_file():
+    if re.fullmatch(r"[\w.-]+", encoder) and shipped.is_file():
         found = read_calibration(shipped)
         return found, f"the kit's calibration for {encoder}, fitted on {found.pairs:,} pairs of {found.fitted_on}"
     return read_calibration(SHIPPED / "use.json"), (

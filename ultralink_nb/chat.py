@@ -10,6 +10,7 @@ says the cause and what to do; the key never appears in it.
 import asyncio
 import json
 import os
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,16 +18,17 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from ultralink_nb.errors import KitError
 from ultralink_nb.ledger import Ledger, request_key
 from ultralink_nb.records import read_rows
 from ultralink_nb.tokens import count_tokens
-from ultralink_nb.workspace import SAMPLE
+from ultralink_nb.workspace import AUTHORS, SAMPLE
 
 REPLAY = "replay"
 MAX_CONNECTIONS = 1000  # the pool of openai's client; more requests at once would only wait inside it
 
 
-class ChatError(Exception):
+class ChatError(KitError):
     """A request that failed for good. `cause` is a short name to count by; the message says why and what to do."""
 
     def __init__(self, message: str, cause: str = "chat_error"):
@@ -105,6 +107,9 @@ def _read_completion(body: str) -> tuple[str, str, str, int, int]:
     except (LookupError, TypeError, AttributeError, ValueError):
         error = answer.get("error") if isinstance(answer, dict) else None
         raise _Garbled(f"the server reports {error!r}" if error else f"it holds no choice: {body!r}") from None
+    text = re.sub(r"^\s*<think>.*?</think>", "", text, flags=re.DOTALL)  # a reasoning model's thoughts are not its answer
+    if re.match(r"\s*<think>", text):
+        raise _Garbled("it ends inside the model's thoughts", "raise max_answer_tokens, or turn thinking off at the server")
     if not text.strip():
         final = {"length": "raise max_answer_tokens", "content_filter": "the server's filter refuses this passage"}
         raise _Garbled(f"the text is empty (finish reason {reason})", final.get(reason, ""))
@@ -203,7 +208,7 @@ class ReplayModel:
     """
 
     name = REPLAY
-    label = "replay (written by the kit's authors)"
+    label = AUTHORS
 
     def __init__(self, sample: str | Path = SAMPLE):
         self.sample = Path(sample)

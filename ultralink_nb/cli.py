@@ -26,19 +26,19 @@ def run(
 ) -> None:
     """Run all notebooks in order, resume where an earlier run stopped, and write the manifest and the report."""
     changes = {}
-    for item in parameter or []:
-        key, separator, value = item.partition("=")
-        if not separator:
-            _stop(f"-p takes name=value, not {item!r}", 2)
-        changes[key.strip()] = runs.parse_value(value)
     try:
+        for item in parameter or []:
+            key, separator, value = item.partition("=")
+            if not separator:
+                _stop(f"-p takes name=value, not {item!r}", 2)
+            changes[key.strip()] = runs.parse_value(value)
         name = name or runs.Path(profile).stem
         manifest = runs.run(profile, name, changes, force, say=lambda text: print(text, flush=True))
         path = reports.write_report(runs.RUNS / name)
     except BadParameter as error:
         _stop(str(error), 2)
     except runs.RunError as error:
-        if name and runs.read_manifest(runs.RUNS / name).get("notebooks"):
+        if error.code == 1:
             reports.write_report(runs.RUNS / name)
         _stop(str(error), error.code)
     seconds = sum(entry["seconds"] for entry in manifest["notebooks"])

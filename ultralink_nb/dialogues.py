@@ -10,7 +10,6 @@ The passage is quoted as data: what it says cannot close its tag, and the prompt
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -118,8 +117,8 @@ def answer_messages(passage: Mapping[str, Any], turns: Sequence[Turn], question:
 
 
 def tidy(text: str) -> str:
-    """A completion without a reasoning model's thoughts and without quotation marks around the whole of it."""
-    text = re.sub(r"^\s*<think>.*?</think>", "", text, flags=re.DOTALL).strip()
+    """A completion without quotation marks around the whole of it."""
+    text = text.strip()
     for left, right in (('"', '"'), ("“", "”"), ("«", "»"), ("「", "」"), ("„", "“")):
         inner = text[1:-1]
         if len(text) > 2 and text[0] == left and text[-1] == right and left not in inner and right not in inner:

@@ -15,6 +15,7 @@ from typing import BinaryIO
 from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree
 
+from ultralink_nb.errors import KitError
 from ultralink_nb.languages import get_language, language_of_file
 from ultralink_nb.records import find_files
 
@@ -22,7 +23,7 @@ CHUNK = 1 << 18
 SAMPLE_SITE = "UltraLink sample encyclopedia"
 
 
-class DumpError(Exception):
+class DumpError(KitError):
     """A dump that cannot be read; the message names the file, the place in it and what to do."""
 
 

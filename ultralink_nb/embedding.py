@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from tqdm.auto import tqdm
 
+from ultralink_nb.errors import KitError
 from ultralink_nb.records import atomic_path
 
 
@@ -98,7 +99,7 @@ class SentenceTransformerEncoder:
         return self._model.encode(texts, batch_size=self._batch_size, show_progress_bar=False, convert_to_numpy=True)
 
 
-class ModelNotFound(ValueError):
+class ModelNotFound(KitError, ValueError):
     """An encoder that is neither embedded, nor a folder, nor to be had by its name."""
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ultralink_nb.errors import KitError
+
 
 @dataclass(frozen=True)
 class Language:
@@ -254,7 +256,7 @@ LANGUAGES: dict[str, Language] = {
 }
 
 
-class UnknownLanguage(ValueError):
+class UnknownLanguage(KitError, ValueError):
     """A language code that `LANGUAGES` has no entry for."""
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from ultralink_nb.languages import get_language
 from ultralink_nb.records import SAMPLE_SUFFIXES, BadRecord, find_files, read_rows, rejected
-from ultralink_nb.workspace import SAMPLE
+from ultralink_nb.workspace import AUTHORS, SAMPLE
 
 STAGE = "import"
 EMBEDDED = str(SAMPLE / "sft" / "*_*.json*")  # the embedded English sample: chat, math and code
@@ -35,6 +35,10 @@ def _text(row: Mapping[str, Any], column: str) -> str:
     value = row.get(column)
     if not isinstance(value, str):
         raise _Refused("layout", f"column {column} is {'missing' if value is None else f'a {type(value).__name__}, not a text'}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise _Refused("layout", f"column {column} holds half of a character (a lone surrogate)") from None
     return value
 
 
@@ -152,7 +156,8 @@ def read_sft(
             raise BadRecord(f"{file} and {stems[stem]} give their rows the same ids ({stem}-0 …): rename one of them")
         stems[stem] = file
         name = detect_layout(file) if layout == "auto" else layout
-        dataset = f"UltraLink kit sample, {file.name}" if SAMPLE in file.parents else file.name
+        ours = SAMPLE in file.parents
+        dataset = f"UltraLink kit sample, {file.name}" if ours else file.name
         for row_id, place, row in _numbered(file, stem, limit):
             try:
                 messages, extra = LAYOUTS[name][1](row)
@@ -166,7 +171,7 @@ def read_sft(
                 "id": row_id, "language": language, "kind": kind or (stated if isinstance(stated, str) else KINDS[name]),
                 "messages": messages,
                 "source": {"dataset": dataset, "parent_id": None, "document_id": None, "url": None, "license": license},
-                "generator": {"model": None, "prompt_version": None, "seed": None},
+                "generator": {"model": AUTHORS if ours else None, "prompt_version": None, "seed": None},
                 "extra": json.dumps(extra, ensure_ascii=False, default=str) if extra else None,
             })
     return samples, refused

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ultralink_nb.errors import KitError
+
 if TYPE_CHECKING:
     from ultralink_nb.chat import ChatRequest, Completion
 
@@ -40,7 +42,7 @@ _RECORD = (
 )
 
 
-class LedgerError(RuntimeError):
+class LedgerError(KitError, RuntimeError):
     """The ledger cannot be opened, read or written; nothing is asked of a model then."""
 
 

@@ -121,6 +121,7 @@ def read_numbers(text: str, language: str) -> Numbers:
     is also 15; 1990s is also the 90s of century 20; XIX is a word for 19.
     """
     text = "".join(str(unicodedata.decimal(char, char)) for char in text)
+    text = re.sub(r"\d{30,}", " ", text)  # a row of digits that long is a key or a listing, not a quantity
     text = re.sub("[¼-¾⅐-⅞]", lambda match: f" {unicodedata.normalize('NFKC', match[0])}", text)
     digits: list[tuple[Reading, ...]] = []
 

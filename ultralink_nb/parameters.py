@@ -6,15 +6,20 @@ with `check_profile` before any work.
 """
 
 import difflib
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import UnionType
 from typing import Any
 
+import yaml
+
+from ultralink_nb.errors import KitError
 from ultralink_nb.languages import LANGUAGES, UnknownLanguage, get_language
 
 
-class BadParameter(ValueError):
+class BadParameter(KitError, ValueError):
     """A parameter with an unknown name, or a value of the wrong type or out of its range."""
 
 
@@ -136,8 +141,8 @@ PARAMETERS: dict[str, Parameter] = {
     "budget": Parameter(float, "share of rows that coverage and random keep; empty: as balanced", optional=True, low=0, high=1),
     # 06 release
     "release_dir": Parameter(str, "folder of the release; empty: the run's own", optional=True),
-    "release_name": Parameter(str, "name of the dataset"),
-    "release_license": Parameter(str, "licence of the release, an SPDX identifier"),
+    "release_name": Parameter(str, "name of the dataset; empty: the run's", optional=True),
+    "release_license": Parameter(str, "licence of the release, an SPDX identifier; empty: not stated", optional=True),
 }
 
 # Sizes that the `scale` dial sets where a parameter is left empty (None): (demo, small, full); None is no limit.
@@ -149,11 +154,31 @@ SIZES: dict[str, tuple[int | None, int | None, int | None]] = {
 }
 
 
+def _as_yaml(name: str, text: str) -> Any:
+    """A list or mapping that papermill's `-p` passed on as text."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise BadParameter(f"parameter {name}: {text!r} is not a list or mapping; write [one, two] or {{name: value}}") from None
+
+
 def check_value(name: str, value: Any) -> Any:
     """One parameter's value, checked; raises `BadParameter`."""
     if name not in PARAMETERS:
         raise BadParameter(f"unknown parameter {name}{_nearest(name, PARAMETERS)}")
+    if PARAMETERS[name].type in (list, dict, str | list) and isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        value = _as_yaml(name, value)
     value = PARAMETERS[name].check(name, value)
+    if name == "base_url" and value and (any(mark in value for mark in "@?#") or not re.match(r"https?://[^/\s]", value)):
+        raise BadParameter("parameter base_url must look like https://host/v1, without a user, password, key or query in it")
+    if name == "api_key_variable" and not re.fullmatch(r"[A-Za-z_]\w*", value):
+        raise BadParameter("parameter api_key_variable is the NAME of an environment variable, never the key itself")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadParameter(f"parameter {name} must be a finite number, not {value!r}")
+    if name == "filter_words":
+        for code, words in value.items():
+            if code not in LANGUAGES or not all(isinstance(word, str) and word.strip() for word in words):
+                raise BadParameter(f"parameter filter_words holds words by language, {{en: [word]}}, not {code}: {words}")
     one = name in ("source_language", "dump_language") and value is not None
     codes = [value] if one else value if name in ("languages", "language_order") else []
     for code in codes or []:

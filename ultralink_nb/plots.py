@@ -15,6 +15,7 @@ import seaborn as sns
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ultralink_nb.languages import LANGUAGES
 from ultralink_nb.workspace import Run
@@ -47,7 +48,8 @@ def use_theme() -> None:
     mpl.rcParams.update({
         "figure.figsize": (8, 4.5), "figure.dpi": 100, "savefig.dpi": 150, "axes.titlelocation": "left", "axes.titlesize": 12,
         "axes.labelsize": 10, "xtick.labelsize": 9, "ytick.labelsize": 9, "legend.fontsize": 9, "legend.frameon": False,
-        "axes.unicode_minus": False, "axes.spines.top": False, "axes.spines.right": False, "grid.alpha": 0.4,
+        "axes.unicode_minus": False, "text.parse_math": False, "svg.hashsalt": "ultralink",
+        "axes.spines.top": False, "axes.spines.right": False, "grid.alpha": 0.4,
     })
 
 
@@ -76,6 +78,13 @@ def _axes(ax: Axes | None, figsize: tuple[float, float] | None = None) -> tuple[
     return fig, ax
 
 
+def _nothing(fig: Figure, ax: Axes, title: str) -> tuple[Figure, Axes]:
+    """A figure that says that there is nothing to draw."""
+    ax.annotate("no rows", (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", color="#777777")
+    ax.set(title=title, xticks=[], yticks=[])
+    return fig, ax
+
+
 def _legend_beside(ax: Axes, title: str | None) -> None:
     if ax.get_legend():
         sns.move_legend(ax, "upper left", bbox_to_anchor=(1.01, 1), title=title)
@@ -91,6 +100,7 @@ def funnel(stages: Mapping[str, int] | pd.DataFrame, title: str = "", xlabel: st
     for position, total in enumerate(totals):
         ax.annotate(f"{total:,.0f}", (total, position), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9)
     ax.invert_yaxis()
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(axis="y", visible=False)
     ax.set(title=title, xlabel=xlabel, ylabel="", xlim=(0, max(1, totals.max()) * 1.1))
     _legend_beside(ax, "language")
@@ -101,8 +111,11 @@ def bars(table: pd.DataFrame, x: str, y: str, hue: str | None = None, title: str
          stacked: bool = False, ax: Axes | None = None):
     """Bars of `y` over the categories of `x`, side by side or stacked by `hue`; each total is written on its bar."""
     fig, ax = _axes(ax)
+    if table.empty:
+        return _nothing(fig, ax, title)
     if hue and stacked:
         wide = table.pivot_table(index=x, columns=hue, values=y, aggfunc="sum", fill_value=0, sort=False)
+        wide = wide[sorted(wide.columns, key=lambda value: ([*LANGUAGES, *OUTCOME_COLORS, value]).index(value))]
         colors = palette(wide.columns)
         wide.plot.bar(stacked=True, ax=ax, color=[colors[c] for c in wide.columns], width=0.75, rot=0)
         ax.bar_label(ax.containers[-1], labels=[f"{total:,.3g}" if total < 1 else f"{total:,.0f}" for total in wide.sum(axis=1)],
@@ -113,7 +126,7 @@ def bars(table: pd.DataFrame, x: str, y: str, hue: str | None = None, title: str
         style = {"hue": own_colors, "palette": palette(table[own_colors].unique())} if own_colors else {"color": "#0072B2"}
         sns.barplot(table, x=x, y=y, ax=ax, errorbar=None, legend=bool(hue), saturation=1, **style)
         for container in ax.containers:
-            ax.bar_label(container, fmt="{:,.3g}", fontsize=8, padding=2)
+            ax.bar_label(container, fmt=lambda value: f"{value:.2f}" if 0 < value < 1 else f"{value:,.3g}", fontsize=8, padding=2)
     ax.grid(axis="x", visible=False)
     if pd.api.types.is_integer_dtype(table[y]):
         ax.yaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
@@ -127,24 +140,29 @@ def bars(table: pd.DataFrame, x: str, y: str, hue: str | None = None, title: str
 
 
 def histogram(table: pd.DataFrame, x: str, hue: str | None = None, title: str = "", xlabel: str = "", log: bool = False,
-              bins: int = 40, ax: Axes | None = None):
+              bins: int = 40, ylabel: str = "rows", ax: Axes | None = None):
     """Distribution of a number; `hue` draws one outline for each value, `log` makes the counts logarithmic."""
     fig, ax = _axes(ax)
+    if table.empty:
+        return _nothing(fig, ax, title)
     colors = palette(table[hue].unique()) if hue else None
     sns.histplot(table, x=x, hue=hue, bins=bins, element="step", fill=hue is None, palette=colors, ax=ax,
                  **({} if hue else {"color": "#0072B2"}))
     if log:
         ax.set_yscale("log")
-    ax.set(title=title, xlabel=xlabel or x, ylabel="rows" + (" (log scale)" if log else ""))
+    ax.set(title=title, xlabel=xlabel or x, ylabel=ylabel + (" (log scale)" if log else ""))
     if hue:
         _legend_beside(ax, hue.replace("_", " "))
     return fig, ax
 
 
-def heatmap(matrix: pd.DataFrame, title: str = "", label: str = "", fmt: str = ".2f", ax: Axes | None = None):
-    """A matrix with its values written in; empty cells stay white."""
+def heatmap(matrix: pd.DataFrame, title: str = "", label: str = "", fmt: str = ".2f", low: float | None = None,
+            high: float | None = None, ax: Axes | None = None):
+    """A matrix with its values written in, coloured from `low` to `high`; empty cells stay white."""
     fig, ax = _axes(ax, (1.1 * len(matrix.columns) + 2.5, 0.8 * len(matrix) + 1.2))
-    sns.heatmap(matrix.astype(float), annot=True, fmt=fmt, cmap="cividis_r", cbar_kws={"label": label}, linewidths=1, ax=ax)
+    sns.heatmap(matrix.astype(float), annot=True, fmt=fmt, cmap="cividis_r", cbar_kws={"label": label}, linewidths=1,
+                vmin=low, vmax=high, ax=ax)
+    ax.grid(False)
     ax.set(title=title, xlabel=matrix.columns.name or "", ylabel=matrix.index.name or "")
     plt.setp(ax.get_yticklabels(), rotation=0)
     return fig, ax

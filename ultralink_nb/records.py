@@ -8,6 +8,7 @@ import glob
 import json
 import os
 import uuid
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from ultralink_nb.errors import KitError
 from ultralink_nb.languages import get_language
 
 TEXT, INT, REAL = pa.string(), pa.int64(), pa.float32()
@@ -49,7 +51,7 @@ DROPPED = _schema(id=TEXT, kept_by=TEXT, probability=REAL, policy=TEXT, reason=T
 _MISSING = "{} does not exist: run the notebook that writes it first, or name another file"
 
 
-class BadRecord(ValueError):
+class BadRecord(KitError, ValueError):
     """A row that does not fit its table; the message names file, row and column."""
 
 
@@ -111,8 +113,8 @@ def parse_sample(row: Mapping[str, Any], place: str = "sample") -> Sample:
     """
     known = {key: value for key, value in row.items() if key in Sample.model_fields and value is not None}
     unknown = {key: value for key, value in row.items() if key not in Sample.model_fields}
-    if unknown and "extra" not in known:
-        known["extra"] = json.dumps(unknown, ensure_ascii=False, default=str)
+    if unknown:
+        known["extra"] = json.dumps({**_extra(known.get("extra")), **unknown}, ensure_ascii=False, default=str)
     try:
         return Sample.model_validate(known)
     except ValidationError as error:
@@ -120,6 +122,15 @@ def parse_sample(row: Mapping[str, Any], place: str = "sample") -> Sample:
         column = ".".join(str(part) for part in first["loc"]) or "row"
         reason = first["msg"].removeprefix("Value error, ")
         raise BadRecord(f"{place}, column {column}: {reason}") from None
+
+
+def _extra(value: Any) -> dict[str, Any]:
+    """What an `extra` column holds already: the JSON object that the kit wrote there, or a user's own column of that name."""
+    try:
+        held = json.loads(value) if value else {}
+    except (TypeError, ValueError):
+        held = None
+    return held if isinstance(held, dict) else {"extra": value}
 
 
 @contextmanager
@@ -151,7 +162,7 @@ def write_table(path: str | Path, rows: Iterable[Mapping[str, Any] | BaseModel],
             for name in schema.names:
                 try:
                     pa.array([row.get(name) for row in batch], schema.field(name).type)
-                except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+                except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError) as error:
                     where = f"rows {count + 1} to {count + len(batch)}"
                     raise BadRecord(f"{path}, {where}, column {name}: {error}") from None
             writer.write_table(pa.Table.from_pylist(batch, schema))
@@ -193,7 +204,8 @@ def find_files(pattern: str | Path, suffixes: Sequence[str]) -> list[Path]:
     if path.is_dir():
         found = [file for file in path.rglob("*") if file.is_file() and file.name.endswith(tuple(suffixes))]
     else:
-        found = [Path(name) for name in glob.glob(str(pattern), recursive=True) if Path(name).is_file()]
+        named = [path] if path.is_file() else map(Path, glob.glob(str(pattern), recursive=True))
+        found = [file for file in named if file.is_file()]
     if not found and (path.is_dir() or glob.has_magic(str(pattern))):
         raise FileNotFoundError(f"{pattern}: no file there with a name in {' '.join(suffixes)}")
     if not found:
@@ -207,12 +219,15 @@ def _decoded(path: Path) -> Iterator[tuple[int, str]]:
     import gzip
 
     opener = {".gz": gzip.open, ".bz2": bz2.open}.get(path.suffix, open)
-    with opener(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
+    number = 0
+    try:
+        with opener(path, "rb") as file:
+            for number, line in enumerate(file, 1):
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise BadRecord(f"{path}, line {number}: not UTF-8 ({error.reason})") from None
+    except UnicodeDecodeError as error:
+        raise BadRecord(f"{path}, line {number}: not UTF-8 ({error.reason})") from None
+    except (EOFError, OSError, zlib.error) as error:
+        raise BadRecord(f"{path}, after line {number}: the file is cut off or damaged ({error})") from None
 
 
 def read_rows(path: str | Path) -> Iterator[tuple[str, dict]]:
@@ -221,7 +236,11 @@ def read_rows(path: str | Path) -> Iterator[tuple[str, dict]]:
     name = path.name.removesuffix(".gz").removesuffix(".bz2")
     if name.endswith(".parquet"):
         number = 0
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=1000):
+        try:
+            file = pq.ParquetFile(path)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise BadRecord(f"{path} is not a readable Parquet file: {error}") from None
+        for batch in file.iter_batches(batch_size=1000):
             for row in batch.to_pylist():
                 number += 1
                 yield f"{path}, row {number}", row
@@ -248,17 +267,20 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
         if line.strip():
             try:
                 yield f"{path}, line {number}", json.loads(line)
-            except json.JSONDecodeError as error:
-                raise BadRecord(f"{path}, line {number}: not valid JSON ({error.msg})") from None
+            except (ValueError, RecursionError) as error:
+                raise BadRecord(f"{path}, line {number}: not valid JSON ({getattr(error, 'msg', error)})") from None
 
 
 SAMPLE_SUFFIXES = (".jsonl", ".json", ".parquet", ".jsonl.gz", ".jsonl.bz2")
 
 
-def read_samples(pattern: str | Path | Sequence[str | Path], languages: Sequence[str] = ()) -> list[dict]:
+def read_samples(
+    pattern: str | Path | Sequence[str | Path], languages: Sequence[str] = (), name_source: bool = False
+) -> list[dict]:
     """SFT samples of one or more files as dictionaries in the shape of `SAMPLES`.
 
-    pattern: a file, a folder or a glob, or a list of them. languages: if given, any other language is an error.
+    pattern: a file, a folder or a glob, or a list of them. languages: if given, any other language is an error. name_source: the
+    file's name becomes the source of samples that state none.
     Raises `BadRecord` for the first row that does not fit, an id given twice or a language that the run does not have.
     """
     patterns = [pattern] if isinstance(pattern, (str, Path)) else list(pattern)
@@ -272,11 +294,24 @@ def read_samples(pattern: str | Path | Sequence[str | Path], languages: Sequence
             if languages and sample.language not in languages:
                 raise BadRecord(
                     f"{place}, column language: {sample.language!r} is not one of this run's languages "
-                    f"({', '.join(languages)})"
+                    f"({', '.join(languages)}): add it to the parameter languages"
                 )
+            if name_source:
+                sample.source.dataset = sample.source.dataset or file.name
             seen[sample.id] = place
             samples.append(sample.model_dump())
     return samples
+
+
+def column_of(samples: Sequence[Mapping[str, Any]], name: str) -> list[str]:
+    """The values, as text, of a column of the user's own file (kept in `extra`); a sample's id where it has none.
+
+    Raises `BadRecord` if no sample has the column.
+    """
+    held = [_extra(sample["extra"]).get(name) for sample in samples]
+    if all(value is None for value in held):
+        raise BadRecord(f"no sample has a column {name}: look at the names in your file")
+    return [sample["id"] if value is None else str(value) for sample, value in zip(samples, held, strict=True)]
 
 
 def rejected(row_id: str, language: str, stage: str, gate: str, reason: str, record: Any) -> dict:

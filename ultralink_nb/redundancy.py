@@ -73,8 +73,11 @@ SCORES = ("cosine", "margin", "gap_best", "gap_worst", "mutual", "numbers_agree"
 FEATURES = ("cosine", "gap_best", "gap_worst", "mutual", "numbers_agree", "numbers_differ")
 
 
-def _neighbourhood(candidates: Candidates, vectors: np.ndarray, languages: Sequence[str], cosine: np.ndarray, side: str):
-    """For one end of each pair: cosine of its best *other* neighbour in the other's language, and whether the pair is best."""
+def _neighbourhood(candidates: Candidates, copy: np.ndarray, languages: Sequence[str], cosine: np.ndarray, side: str):
+    """For one end of each pair: cosine of its best *other* neighbour in the other's language, and whether the pair is best.
+
+    copy: a number for each row that equal texts share; a second copy of the other end is no other neighbour.
+    """
     codes = np.asarray(languages)
     here, there = (candidates.left, candidates.right) if side == "left" else (candidates.right, candidates.left)
     other, first = np.zeros(len(here)), np.ones(len(here), dtype=bool)
@@ -88,7 +91,7 @@ def _neighbourhood(candidates: Candidates, vectors: np.ndarray, languages: Seque
             continue
         listed = position[here[chosen]]
         similarity, rows = neighbours.similarity[listed], neighbours.rows[listed]
-        itself = rows == there[chosen, None]
+        itself = (rows < 0) | (copy[np.maximum(rows, 0)] == copy[there[chosen], None])
         other[chosen] = np.where(itself, -np.inf, similarity).max(axis=1)
         first[chosen] = cosine[chosen] >= similarity[:, 0] - 1e-6  # of equals (a text that occurs twice) each is best
     return np.where(np.isfinite(other), other, 0.0), first
@@ -110,8 +113,9 @@ def score_pairs(
     left, right = candidates.left, candidates.right
     centred = _row_dots(vectors, left, right)
     cosine = _row_dots(raw, left, right)
-    other_l, first_l = _neighbourhood(candidates, vectors, languages, centred, "left")
-    other_r, first_r = _neighbourhood(candidates, vectors, languages, centred, "right")
+    copy = pd.factorize(np.asarray(texts, dtype=object))[0]
+    other_l, first_l = _neighbourhood(candidates, copy, languages, centred, "left")
+    other_r, first_r = _neighbourhood(candidates, copy, languages, centred, "right")
     raw_mean_l, raw_mean_r = _raw_means(candidates, raw, languages)
     gap_l, gap_r = centred - other_l, centred - other_r
     numbers = [read_numbers(text, code).values for text, code in zip(texts, languages, strict=True)]
@@ -143,7 +147,8 @@ def _raw_means(candidates: Candidates, raw: np.ndarray, languages: Sequence[str]
         rows, k = np.flatnonzero(codes == source), neighbours.rows.shape[1]
         if k:
             dots = _row_dots(raw, np.repeat(rows, k), np.maximum(neighbours.rows, 0).ravel()).reshape(-1, k)
-            table[rows] = dots.mean(axis=1)
+            found = neighbours.rows >= 0
+            table[rows] = np.where(found, dots, 0).sum(axis=1) / np.maximum(1, found.sum(axis=1))
     pick = np.zeros((2, len(candidates.left)), np.float32)
     for target, table in means.items():
         for side, (here, there) in enumerate(((candidates.left, candidates.right), (candidates.right, candidates.left))):

@@ -23,8 +23,8 @@ body { font: 15px/1.5 system-ui, "Noto Sans", "Noto Sans CJK SC", sans-serif; ma
 h1, h2, h3 { line-height: 1.25 } h2 { border-top: 2px solid #ddd; padding-top: 1rem; margin-top: 3rem }
 table { border-collapse: collapse; margin: 1rem 0; font-size: 13px; display: block; overflow-x: auto }
 th, td { border: 1px solid #ddd; padding: .25rem .5rem; text-align: left; vertical-align: top } th { background: #f5f5f5 }
-img { max-width: 100%; margin: 1rem 0 } pre { background: #f7f7f7; padding: .5rem .75rem; overflow-x: auto; font-size: 13px }
-.ok { color: #007a5a } .failed { color: #b33c00 } nav a { display: block } caption { font-weight: bold; text-align: left }
+img { max-width: 100%; margin: 1rem 0 } pre { background: #f7f7f7; padding: .5rem .75rem; white-space: pre-wrap; font-size: 13px }
+.ok { color: #007a5a } .failed { color: #b33c00 } caption { font-weight: bold; text-align: left }
 </style></head><body>
 <h1>Run {{ manifest.run }}</h1>
 <p>Profile {{ manifest.profile }}, started {{ manifest.started }}, status

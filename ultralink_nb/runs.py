@@ -27,7 +27,7 @@ import yaml
 from filelock import FileLock, Timeout
 from traitlets.config import Config
 
-from ultralink_nb.parameters import PARAMETERS, BadParameter, check_profile
+from ultralink_nb.parameters import BadParameter, check_profile
 from ultralink_nb.records import atomic_path
 
 NOTEBOOKS, PROFILES, RUNS, FIGURES = Path("notebooks"), Path("notebooks/profiles"), Path("papermill_runs"), Path("figures")
@@ -76,6 +76,8 @@ def read_profile(profile: str, changes: Mapping[str, Any] | None = None) -> dict
         raise BadParameter(f"no profile {profile}: there is no file {path}; the kit has {names}")
     try:
         parameters = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except UnicodeDecodeError:
+        raise BadParameter(f"{path}: a profile is a UTF-8 text file") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
@@ -89,8 +91,11 @@ def read_profile(profile: str, changes: Mapping[str, Any] | None = None) -> dict
 
 
 def parse_value(text: str) -> Any:
-    """A value given as text on a command line, read as YAML, as papermill does for `-p`."""
-    return yaml.safe_load(text) if text else ""
+    """A value given as text on a command line, read as YAML. Raises BadParameter where it is none."""
+    try:
+        return yaml.safe_load(text) if text else ""
+    except yaml.YAMLError:
+        raise BadParameter(f"{text!r} is not a value: write name=7, name=text or name=[one, two]") from None
 
 
 def _digest(*parts: bytes) -> str:
@@ -113,16 +118,18 @@ def hash_file(path: Path) -> str:
 
 
 def named_inputs(parameters: Mapping[str, Any]) -> dict[str, str]:
-    """SHA-256 of every file that a parameter ending in `_path` names; RunError if one names nothing."""
+    """SHA-256 of every file that the parameters name: those ending in `_path`, and models in folders; RunError for nothing."""
     found: dict[str, str] = {}
     for name, value in parameters.items():
         for one in (value if isinstance(value, list) else [value]) if name.endswith("_path") and value else []:
             path = Path(one)
-            named = path.rglob("*") if path.is_dir() else map(Path, glob(one, recursive=True))
+            named = path.rglob("*") if path.is_dir() else [path] if path.is_file() else map(Path, glob(one, recursive=True))
             files = sorted(file for file in named if file.is_file())
             if not files:
                 raise RunError(f"parameter {name}: {one} names no file", 2)
             found.update({str(file): hash_file(file) for file in files})
+        if name in ("encoder", "tokenizer") and Path(value).is_dir():  # a model of one's own
+            found.update({str(file): hash_file(file) for file in sorted(Path(value).rglob("*")) if file.is_file()})
     return found
 
 
@@ -180,7 +187,10 @@ def _peak_memory() -> Iterator[dict[str, float]]:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """A run's manifest; empty where there is none yet."""
     path = folder / "manifest.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise RunError(f"{path} is not a manifest ({error}): move the run's folder away and run again", 2) from None
 
 
 def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -197,9 +207,14 @@ def run(profile: str, name: str, changes: Mapping[str, Any] | None = None, force
         raise RunError(f"a run's name is a plain folder name, not {name!r}", 2)
     parameters = read_profile(profile, changes)
     books = notebooks()
+    if parameters.get("samples_path"):  # samples of the user's own need nothing from the stages that make samples
+        books = [book for book in books if book.name >= "04"]
     inputs = named_inputs(parameters)
     folder = RUNS / name
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be made: {error.strerror}", 2) from None
     try:
         with FileLock(folder / ".lock", timeout=0):
             return _run_locked(books, profile, folder, parameters, inputs, force, say)
@@ -246,9 +261,10 @@ def _outputs_stand(folder: Path, entry: Mapping[str, Any]) -> bool:
     return (folder / entry["notebook"]).is_file() and sizes == entry["outputs"]
 
 
-def _written_since(folder: Path, started: float) -> dict[str, int]:
+def _written_since(folder: Path, started: float, release: str | None) -> dict[str, int]:
     """Files of a run but its notebooks that changed since a moment, with their sizes in bytes."""
-    files = [*(folder / "data").rglob("*"), *(folder / "release").rglob("*"), *(FIGURES / folder.name).rglob("*")]
+    places = (folder / "data", Path(release or folder / "release"), FIGURES / folder.name)
+    files = [path for place in places for path in place.rglob("*")]
     found = [path for path in files if path.is_file() and path.stat().st_mtime >= started - 1]
     return {path.as_posix(): path.stat().st_size for path in sorted(found)}
 
@@ -266,13 +282,10 @@ def _execute(book: Path, executed: Path, parameters: dict[str, Any], entry: dict
             error = "interrupted; the same command resumes"
         except Exception as failure:  # a kernel that died, a full disk
             error = f"{type(failure).__name__}: {failure}"
-    entry.update(status="failed" if error else "ok", seconds=round(time.monotonic() - clock, 2),
-                 peak_memory_mib=round(peak["mib"], 1), outputs=_written_since(executed.parent, started))
+    entry.update(
+        status="failed" if error else "ok", seconds=round(time.monotonic() - clock, 2), peak_memory_mib=round(peak["mib"], 1),
+        outputs=_written_since(executed.parent, started, parameters.get("release_dir")),
+    )
     if error:
         entry["error"] = error
     return error
-
-
-def unknown_to_all(books: list[Path]) -> list[str]:
-    """Parameters in a notebook's cell that the kit has no check for; the tests hold this empty."""
-    return [f"{book.name}: {name}" for book in books for name in known_parameters(book) if name not in PARAMETERS]

@@ -8,8 +8,12 @@ from typing import Any
 import pandas as pd
 from IPython.display import HTML, display
 
+from ultralink_nb.languages import LANGUAGES
+
 
 def _clipped(value: Any, clip: int) -> str:
+    if isinstance(value, float) and (0 < value < 0.001 or 0.999 < value < 1):
+        return "<0.001" if value < 0.5 else ">0.999"
     if isinstance(value, float):
         return f"{value:,.3f}".rstrip("0").rstrip(".") if abs(value) < 1e6 else f"{value:,.0f}"
     if isinstance(value, int) and not isinstance(value, bool):
@@ -49,10 +53,17 @@ def show(rows: pd.DataFrame | Iterable[Mapping[str, Any]], caption: str = "", cl
     display({"text/html": HTML(markup).data, "text/plain": text}, raw=True)
 
 
+def in_run_order(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table whose index holds languages in the kit's order of languages; any other table as it is."""
+    known = [code for code in LANGUAGES if code in table.index]
+    return table.loc[known] if len(known) == len(table) else table
+
+
 def counts(rows: Iterable[Mapping[str, Any]], *columns: str) -> pd.DataFrame:
     """How many rows there are for each combination of values of one or more columns; a second column becomes the header."""
     counter = Counter(tuple(row[column] for column in columns) for row in rows)
     table = pd.DataFrame([(*key, count) for key, count in counter.items()], columns=[*columns, "rows"])
     if len(columns) == 2:
-        return table.pivot(index=columns[0], columns=columns[1], values="rows").fillna(0).astype(int)
+        matrix = table.pivot(index=columns[0], columns=columns[1], values="rows").fillna(0).astype(int)
+        return in_run_order(in_run_order(matrix).T).T
     return table.sort_values("rows", ascending=False, ignore_index=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SAMPLE = Path(__file__).parent / "sample"
+AUTHORS = "replay (written by the kit's authors)"  # what a sample's generator says of texts that no model wrote
 
 
 @dataclass(frozen=True)
