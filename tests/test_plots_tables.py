@@ -62,6 +62,7 @@ def test_figures_draw_without_a_warning(draw):
         fig, ax = draw()
         fig.canvas.draw()
     assert ax.has_data()
+    assert not any("math" in label.get_text() for axis in (ax.xaxis, ax.yaxis) for label in axis.get_ticklabels(which="both"))
 
 
 def test_an_empty_table_is_drawn_as_such():

@@ -15,7 +15,7 @@ import seaborn as sns
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from ultralink_nb.languages import LANGUAGES
 from ultralink_nb.workspace import Run
@@ -41,7 +41,7 @@ def _cjk_font() -> str | None:
 
 
 def use_theme() -> None:
-    """Set the kit's theme for every figure that follows."""
+    """Set the kit's theme for every figure that follows. A dollar sign in a user's text stays a dollar sign."""
     sns.set_theme(style="whitegrid", context="notebook", palette="colorblind")
     font = _cjk_font()
     mpl.rcParams["font.family"] = [font, "DejaVu Sans"] if font else ["DejaVu Sans"]
@@ -150,6 +150,8 @@ def histogram(table: pd.DataFrame, x: str, hue: str | None = None, title: str = 
                  **({} if hue else {"color": "#0072B2"}))
     if log:
         ax.set_yscale("log")
+        ax.yaxis.set_major_formatter("{x:,.0f}")  # 1,000 instead of a power in mathematical type, which is off (see use_theme)
+        ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set(title=title, xlabel=xlabel or x, ylabel=ylabel + (" (log scale)" if log else ""))
     if hue:
         _legend_beside(ax, hue.replace("_", " "))
