@@ -23,7 +23,8 @@ SHIPPED = Path(__file__).parent / "calibrations"
 class Calibration:
     """Weights of a logistic regression over standardised `FEATURES`, and where they come from.
 
-    mean, scale, weight: one number per feature; bias: the intercept; fitted_on: what the labelled pairs were; pairs: how many.
+    mean, scale, weight: one number per feature; bias: the intercept; fitted_on: what the labelled pairs were; pairs: how many;
+    prior: the share of them that was true, which `redundancy.corroborate` replaces by that of the data at hand.
     """
 
     encoder: str
@@ -34,6 +35,7 @@ class Calibration:
     bias: float
     fitted_on: str
     pairs: int
+    prior: float
 
     def probability(self, scores: pd.DataFrame) -> np.ndarray:
         """Probability in [0, 1] for each row of scores, shape (m,), float32."""
@@ -61,11 +63,11 @@ def fit_calibration(
     if len(np.unique(same)) < 2:
         raise ValueError("a calibration needs labelled pairs of both kinds: some with the same content and some without")
     columns = scores[list(FEATURES)].to_numpy(dtype=float)
-    scaler = StandardScaler().fit(columns, sample_weight=weights)
+    scaler = StandardScaler().fit(columns, sample_weight=weights)  # a feature that never varies keeps weight 0
     model = LogisticRegression(max_iter=1000).fit(scaler.transform(columns), same, sample_weight=weights)
     return Calibration(
         encoder, tuple(FEATURES), tuple(scaler.mean_.tolist()), tuple(scaler.scale_.tolist()), tuple(model.coef_[0].tolist()),
-        float(model.intercept_[0]), fitted_on, len(scores),
+        float(model.intercept_[0]), fitted_on, len(scores), float(np.average(same, weights=weights)),
     )
 
 

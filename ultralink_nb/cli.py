@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from ultralink_nb import outcome, runs
 from ultralink_nb import report as reports
-from ultralink_nb import runs
 from ultralink_nb.parameters import BadParameter
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, help=__doc__)
@@ -53,6 +53,18 @@ def report(name: Annotated[str, typer.Argument(help="the run's name")]) -> None:
         print(reports.write_report(runs.RUNS / name))
     except runs.RunError as error:
         _stop(str(error), error.code)
+
+
+@app.command()
+def undo(
+    name: Annotated[str, typer.Argument(help="the run's name")],
+    ids: Annotated[list[str] | None, typer.Argument(help="ids to take back; none: every dropped row")] = None,
+) -> None:
+    """Take dropped rows back into a run's kept.parquet, at their old places."""
+    try:
+        print(f"{outcome.undo(runs.RUNS / name / 'data', ids or None):,} rows taken back")
+    except outcome.BadOutcome as error:
+        _stop(str(error), 1)
 
 
 if __name__ == "__main__":

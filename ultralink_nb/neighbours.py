@@ -5,90 +5,114 @@ language, returns what the analysis is about. Exact search below `EXACT_LIMIT` r
 on the GPU where `faiss.get_num_gpus()` finds one.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import faiss
 import numpy as np
-from tqdm.auto import tqdm
 
-EXACT_LIMIT = 50_000
+from ultralink_nb.errors import KitError
+from ultralink_nb.vectors import Centred
+
+EXACT_LIMIT = 20_000
+KINDS = ("auto", "exact", "ivf")
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """For one ordered pair of languages: for each query row its k best rows of the other language, best first.
+    """For each row that was looked up its k best rows of one language, best first.
 
-    similarity: (n, k) float32, the inner product; rows: (n, k) int64 into the target's rows, -1 where there are fewer.
+    similarity: (m, k) float32, centred cosine, -1 where there is none; rows: (m, k) int32, row numbers of all languages' table,
+    -1 where there are fewer than k. queries: (m,) int32, the row numbers that were looked up, ascending.
     """
 
     similarity: np.ndarray
     rows: np.ndarray
-
-
-def build_index(vectors: np.ndarray, kind: str = "auto") -> faiss.Index:
-    """A FAISS index for inner products over `vectors` (n, d).
-
-    kind: `exact`, `ivf`, or `auto`, which is exact up to `EXACT_LIMIT` rows.
-    """
-    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-    n, d = vectors.shape
-    if kind == "exact" or (kind == "auto" and n <= EXACT_LIMIT):
-        index = faiss.IndexFlatIP(d)
-    else:
-        lists = int(max(1, min(4 * np.sqrt(n), n / 39)))
-        index = faiss.index_factory(d, f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)
-        faiss.extract_index_ivf(index).nprobe = max(16, lists // 64)
-    if faiss.get_num_gpus():
-        index = faiss.index_cpu_to_all_gpus(index)
-    if not index.is_trained:
-        sample = np.random.default_rng(0).choice(n, size=min(n, 64 * lists), replace=False)
-        index.train(vectors[np.sort(sample)])
-    index.add(vectors)
-    return index
-
-
-def search(index: faiss.Index, queries: np.ndarray, k: int) -> Neighbours:
-    """The k best rows of an index for each query; k is cut to the size of the index."""
-    k = min(k, index.ntotal)
-    if k == 0 or not len(queries):
-        return Neighbours(np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64))
-    similarity, rows = index.search(np.ascontiguousarray(queries, dtype=np.float32), k)
-    return Neighbours(similarity, rows)
+    queries: np.ndarray
 
 
 def search_between(
-    vectors: np.ndarray, languages: Sequence[str], k: int, kind: str = "auto"
+    centred: Centred, k: int, kind: str = "auto", rows: np.ndarray | None = None
 ) -> dict[tuple[str, str], Neighbours]:
-    """Neighbours for every ordered pair of different languages; `rows` are row numbers of `vectors`.
+    """Neighbours for every ordered pair of different languages: {(source, target): the k best of target for each row of source}.
 
-    vectors: (n, d) of length one. languages: the n rows' codes. Returns {(a, b): for each row of a, in order, its k best of b}.
+    kind: `exact`, `ivf`, or `auto`. rows: the row numbers that take part, as queries and as answers; None for all.
     """
-    codes = np.asarray(languages)
-    members = {code: np.flatnonzero(codes == code) for code in dict.fromkeys(languages)}
-    found: dict[tuple[str, str], Neighbours] = {}
-    for target, target_rows in tqdm(members.items(), desc="searching neighbours", unit="language", disable=None):
-        index = build_index(vectors[target_rows], kind)
-        for source, source_rows in members.items():
-            if source != target:
-                hits = search(index, vectors[source_rows], k)
-                rows = np.where(hits.rows >= 0, target_rows[hits.rows], -1)
-                found[source, target] = Neighbours(hits.similarity, rows)
-    return found
+    members = _members(centred, k, kind, rows)
+    return {
+        (source, target): _search(centred, members[source], members[target], k, kind)
+        for target in members for source in members if source != target
+    }
+
+
+def search_within(centred: Centred, k: int, kind: str = "auto", rows: np.ndarray | None = None) -> dict[str, Neighbours]:
+    """Neighbours within each language, the row itself left out: {language: the k best others for each of its rows}."""
+    return {
+        code: _search(centred, members, members, k, kind, itself=False)
+        for code, members in _members(centred, k, kind, rows).items()
+    }
+
+
+def _members(centred: Centred, k: int, kind: str, rows: np.ndarray | None) -> dict[str, np.ndarray]:
+    if kind not in KINDS:
+        raise KitError(f"unknown kind of search {kind!r}: choose {', '.join(KINDS)}")
+    if k < 1:
+        raise KitError(f"k is {k}: at least one neighbour must be asked for")
+    if rows is None:
+        return centred.members
+    chosen = np.zeros(len(centred), bool)
+    chosen[rows] = True
+    return {code: members[chosen[members]] for code, members in centred.members.items()}
+
+
+def _search(centred: Centred, source: np.ndarray, target: np.ndarray, k: int, kind: str, itself: bool = True) -> Neighbours:
+    queries = np.ascontiguousarray(centred.vectors[source], dtype=np.float32)
+    vectors = np.ascontiguousarray(centred.vectors[target], dtype=np.float32)
+    similarity, rows = np.full((len(source), k), -1, np.float32), np.full((len(source), k), -1, np.int32)
+    asked = min(k if itself else k + 1, len(target))
+    if asked and len(source):
+        if kind == "ivf" or (kind == "auto" and len(target) > EXACT_LIMIT):
+            lists = int(max(1, min(4 * np.sqrt(len(target)), len(target) / 39)))
+            index = faiss.index_factory(vectors.shape[1], f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)
+            index.nprobe = 8
+            index.train(vectors[:: max(1, len(vectors) // (64 * lists))])
+            index.add(vectors)
+            found, ids = index.search(queries, asked)
+        else:
+            found, ids = faiss.knn(queries, vectors, asked, faiss.METRIC_INNER_PRODUCT)
+        ids = np.where(ids >= 0, target[ids], -1)
+        ids[(centred.length[np.maximum(ids, 0)] == 0) | (centred.length[source] == 0)[:, None]] = -1
+        if not itself:
+            ids[ids == source[:, None]] = -1
+        order = np.argsort(ids < 0, axis=1, kind="stable")[:, :k]
+        ids, found = np.take_along_axis(ids, order, 1), np.take_along_axis(found, order, 1)
+        rows[:, : ids.shape[1]], similarity[:, : ids.shape[1]] = ids, np.where(ids >= 0, found, -1)
+    return Neighbours(similarity, rows, source)
 
 
 def recall_against_exact(
-    vectors: np.ndarray, languages: Sequence[str], found: dict[tuple[str, str], Neighbours], sample: int = 1000, seed: int = 0
+    centred: Centred, found: dict[tuple[str, str], Neighbours] | dict[str, Neighbours], sample: int = 1000, seed: int = 0
 ) -> float:
-    """Share of the true best neighbours that the search found, measured by exact search on a sample of rows per pair."""
-    codes, rng = np.asarray(languages), np.random.default_rng(seed)
+    """Share of the true best neighbours that the search found, by exact search for a sample of rows per pair of languages.
+
+    A neighbour as similar as the best, within what half precision rounds, counts as the best. 1 where nothing was asked.
+    """
+    rng = np.random.default_rng(seed)
     hits = asked = 0
-    for (source, target), neighbours in found.items():
-        if not neighbours.rows.shape[1]:
+    for pair, neighbours in found.items():
+        target = pair if isinstance(pair, str) else pair[1]
+        members = centred.members[target]
+        chosen = rng.choice(len(neighbours.queries), size=min(sample, len(neighbours.queries)), replace=False)
+        chosen = chosen[centred.length[neighbours.queries[chosen]] > 0]
+        if not len(chosen) or not len(members):
             continue
-        chosen = rng.choice(len(neighbours.rows), size=min(sample, len(neighbours.rows)), replace=False)
-        queries = vectors[np.flatnonzero(codes == source)[chosen]]
-        best = np.max(queries @ vectors[codes == target].T, axis=1)
-        hits += int(np.sum(neighbours.similarity[chosen, 0] >= best - 2e-3))  # half precision moves a cosine by about 1e-3
+        asked_rows = neighbours.queries[chosen]
+        queries = np.asarray(centred.vectors[asked_rows], dtype=np.float32)
+        best = np.full(len(chosen), -1, np.float32)
+        for start in range(0, len(members), 16_384):
+            block = members[start : start + 16_384]
+            dots = queries @ np.asarray(centred.vectors[block], dtype=np.float32).T
+            dots[(asked_rows[:, None] == block) | (centred.length[block] == 0)] = -1
+            best = np.maximum(best, dots.max(axis=1))
+        hits += int(np.sum(neighbours.similarity[chosen, 0] >= best - 2e-3))
         asked += len(chosen)
     return hits / asked if asked else 1.0

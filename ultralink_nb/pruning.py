@@ -1,224 +1,176 @@
-"""Which rows stay: policies over groups of the same content.
+"""Which rows stay, what stands for each row that goes, and how the policies compare.
 
 What every policy but the control keeps to: each group keeps a row, a protected kind loses nothing, kept + dropped = input, the
-same seed gives the same result whatever the order of the rows, and every dropped row names the row that stands for it.
+same seed gives the same result whatever the order of the rows, and every dropped row names the row that stands for it. Budgets
+are met unless that would break one of these (`Pruned.over_budget` says where), or else `Plan.allow_loss` lets content go.
 
 The paper (Section 3.2) prunes language-agnostic data because LLMs transfer what they learn across languages; it samples its
-translations per language. Policy `paper` does that; the others choose by content.
+translations per language. Policy `paper` does that and stands beside the others in every comparison.
 """
 
-import hashlib
-import heapq
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-Rows = list[dict]
+from ultralink_nb.budgets import over_budget
+from ultralink_nb.content import BadPlan, Content, Plan, arrange, first_of_each
+from ultralink_nb.policies import POLICIES, choose
 
-
-@dataclass(frozen=True)
-class Plan:
-    """What a policy may look at, besides the rows of a group.
-
-    seed: of every random choice; source_language and quota: for `paper`; language_order: for `by_language`; budget: the share of
-    all rows to keep, for `coverage` and `random` (None: as few as keep everything); protected: kinds that lose nothing.
-    """
-
-    seed: int = 1
-    source_language: str = "en"
-    quota: float = 0.1
-    language_order: Sequence[str] = ()
-    budget: float | None = None
-    protected: frozenset[str] = frozenset({"chat_specific"})
-    similar: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+__all__ = ["POLICIES", "BadPlan", "Plan", "Pruned", "compare", "coverage_curve", "coverage_kept", "drops_against_truth",
+           "evenness", "prune", "quality_of"]
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """The outcome: ids kept and rows of the dropped table, both in the order of the input."""
+    """The outcome for n rows.
 
-    kept: list[str]
-    dropped: Rows
-
-
-def _draw(seed: int, name: str) -> float:
-    """A number in [0, 1) that depends on the seed and the name alone, so that the order of rows cannot matter."""
-    digest = hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
-
-
-def _name(group: Rows) -> str:
-    return min(row["id"] for row in group)
-
-
-def _protected_or(choose: Callable[[Rows, Plan], set[str]]) -> Callable[[list[Rows], Plan], set[str]]:
-    """A policy from a choice within one group: protected rows stay, and where there are any, nothing else has to."""
-
-    def policy(groups: list[Rows], plan: Plan) -> set[str]:
-        kept: set[str] = set()
-        for group in groups:
-            own = {row["id"] for row in group if row["kind"] in plan.protected}
-            kept |= own or choose(group, plan)
-        return kept
-
-    return policy
-
-
-def _balanced(groups: list[Rows], plan: Plan) -> set[str]:
-    """One row a group, each in the language that so far has least of the row's kind; groups with least choice first."""
-    count: dict[tuple[str, str], int] = defaultdict(int)
-    kept: set[str] = set()
-    open_groups = []
-    for group in groups:
-        own = [row for row in group if row["kind"] in plan.protected]
-        if own or len(group) == 1:
-            for row in own or group:
-                kept.add(row["id"])
-                count[row["kind"], row["language"]] += 1
-        else:
-            open_groups.append(group)
-    for group in sorted(open_groups, key=lambda rows: (len(rows), _draw(plan.seed, _name(rows)), _name(rows))):
-        best = min(group, key=lambda row: (count[row["kind"], row["language"]], _draw(plan.seed, row["id"]), row["id"]))
-        kept.add(best["id"])
-        count[best["kind"], best["language"]] += 1
-    return kept
-
-
-def _paper(groups: list[Rows], plan: Plan) -> set[str]:
-    """The source language in full; of every other row a sampled quota; of a group without a source row at least one."""
-    kept: set[str] = set()
-    for group in groups:
-        chosen = {
-            row["id"] for row in group
-            if row["kind"] in plan.protected or row["language"] == plan.source_language
-            or (len(group) > 1 and _draw(plan.seed, row["id"]) < plan.quota)
-        }
-        kept |= chosen or {min(group, key=lambda row: (_draw(plan.seed, row["id"]), row["id"]))["id"]}
-    return kept
-
-
-def _by_language(group: Rows, plan: Plan) -> set[str]:
-    """The row whose language comes first in the given order; languages not named come last."""
-    rank = {code: position for position, code in enumerate(plan.language_order)}
-    return {min(group, key=lambda row: (rank.get(row["language"], len(rank)), row["language"], row["id"]))["id"]}
-
-
-def _by_quality(group: Rows, plan: Plan) -> set[str]:
-    """The row of the highest `quality` (a number; see `quality_of`)."""
-    return {min(group, key=lambda row: (-row["quality"], row["id"]))["id"]}
-
-
-def _coverage(groups: list[Rows], plan: Plan) -> set[str]:
-    """Facility location: maximise the sum over rows of their probability of being said by a kept row, under the budget.
-
-    First each group's row that covers the group best, then, while the budget lasts, the row that adds most (greedy, with the
-    lazy bounds of Minoux 1978: a gain can only shrink as rows are added).
+    ids: (n,) in the order of the input. keep: (n,) bool. dropped: id, kept_by, probability (that kept_by has the same content,
+    in [0, 1]), policy, reason, position (row number in the input), in the order of the input; kept_by is empty where nothing
+    says the row any more. over_budget: budget, allowed, kept, over, protected; empty where every budget is met.
     """
-    similar = plan.similar
-    kept: set[str] = set()
-    for group in groups:
-        own = {row["id"] for row in group if row["kind"] in plan.protected}
-        ids = [row["id"] for row in group]
-        best = min(ids, key=lambda x: (-round(sum(similar.get(x, {}).get(y, 0.0) for y in ids), 6), x))
-        kept |= own or {best}
-    ids = [row["id"] for group in groups for row in group]
-    room = int(round((plan.budget or 0) * len(ids))) - len(kept)
-    covered = {x: 1.0 if x in kept else max((p for y, p in similar.get(x, {}).items() if y in kept), default=0.0) for x in ids}
 
-    def gain(x: str) -> float:
-        return 1 - covered[x] + sum(max(0.0, p - covered.get(y, 1.0)) for y, p in similar.get(x, {}).items())
+    ids: pd.Series
+    keep: np.ndarray
+    dropped: pd.DataFrame
+    over_budget: pd.DataFrame
 
-    heap = [(-gain(x), x) for x in ids if x not in kept] if room > 0 else []
-    heapq.heapify(heap)
-    while room > 0 and heap:
-        bound, x = heapq.heappop(heap)
-        now = gain(x)
-        if heap and now < -heap[0][0] - 1e-12:
-            heapq.heappush(heap, (-now, x))
-            continue
-        kept.add(x)
-        room -= 1
-        covered[x] = 1.0
-        for y, p in similar.get(x, {}).items():
-            covered[y] = max(covered.get(y, 1.0), p)
-    return kept
+    @property
+    def kept(self) -> list[str]:
+        """The ids that stay, in the order of the input."""
+        return self.ids[self.keep].tolist()
 
 
-def _random(groups: list[Rows], plan: Plan) -> set[str]:
-    """The control: as many rows as `balanced` keeps, drawn without looking at groups. Content may be lost; that is its point."""
-    rows = [row for group in groups for row in group]
-    own = {row["id"] for row in rows if row["kind"] in plan.protected}
-    free = sorted((row["id"] for row in rows if row["id"] not in own), key=lambda x: (_draw(plan.seed, x), x))
-    size = len(_balanced(groups, plan)) if plan.budget is None else int(round(plan.budget * len(rows)))
-    return own | set(free[: max(0, size - len(own))])
+def prune(
+    rows: pd.DataFrame, groups: pd.DataFrame, pairs: pd.DataFrame, policy: str = "balanced", plan: Plan | None = None,
+    duplicates: pd.DataFrame | None = None,
+) -> Pruned:
+    """Apply a policy to rows whose groups are known.
+
+    rows: id, language, kind, and quality for `by_quality`. groups: id, group, perhaps duplicate_of (see
+    `grouping.group_pairs`). pairs: left, right (row numbers), probability. duplicates: adds to the ledger how and how similar.
+    Duplicates go first, under every policy, unless their kind is protected. Raises `BadPlan` for an unknown policy or budget or
+    if rows and groups do not hold the same ids.
+    """
+    plan = plan or Plan()
+    return _prune(arrange(rows, groups, pairs, duplicates), policy, plan)
 
 
-POLICIES: dict[str, Callable[[list[Rows], Plan], set[str]]] = {
-    "balanced": _balanced, "paper": _paper, "by_language": _protected_or(_by_language),
-    "by_quality": _protected_or(_by_quality), "coverage": _coverage, "random": _random,
-}
+def _prune(content: Content, policy: str, plan: Plan) -> Pruned:
+    keep, budgets = choose(content, policy, plan)
+    return Pruned(content.ids, keep, _ledger(content, keep, policy), over_budget(budgets, content, plan, keep))
+
+
+def _stand_ins(content: Content, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each dropped row the kept row that most probably says the same, and how probably.
+
+    A duplicate has the stand-in of its row, a row its own kept duplicate; without a known probability (NaN) any kept row of the
+    group, the first by id; -1 where the group keeps none.
+    """
+    voice, loud = content.voices(keep)
+    best, who = loud.copy(), voice.copy()
+    near = np.flatnonzero((voice[content.there] >= 0) & ~keep[content.here])
+    here, other = content.here[near], voice[content.there[near]]
+    probability = content.probability[near] * loud[content.there[near]]
+    order = np.lexsort((-content.rank[other], probability))  # of several the last is written
+    most, whose = np.zeros_like(best), np.full_like(who, -1)
+    most[here[order]], whose[here[order]] = probability[order], other[order]
+    better = most > best
+    best[better], who[better] = most[better], whose[better]
+    kept = np.flatnonzero(keep)
+    kept = kept[np.lexsort((content.rank[kept], content.group[kept]))]
+    any_kept = np.full(content.group.max(initial=-1) + 1, -1)
+    first = kept[first_of_each(content.group[kept])]
+    any_kept[content.group[first]] = first
+    unknown = who < 0
+    best[unknown], who[unknown] = np.nan, any_kept[content.group[unknown]]
+    return who[content.stands], best[content.stands] * content.similarity
+
+
+def _ledger(content: Content, keep: np.ndarray, policy: str) -> pd.DataFrame:
+    who, probability = _stand_ins(content, keep)
+    dropped = np.flatnonzero(~keep)
+    ids, who, stands = content.ids.to_numpy(dtype=object), who[dropped], content.stands[dropped]
+    names = np.where(who >= 0, ids[who], None) if len(ids) else ids
+    lost = "drawn by the random control" if policy == "random" else "over a budget"
+    chance = probability[dropped]
+    reasons = []
+    for row, stand, other, name, p, how in zip(dropped.tolist(), stands.tolist(), who.tolist(), names, chance.tolist(),
+                                               content.how[dropped], strict=True):
+        same = f"{name} says the same" + (f" (p = {p:.2f})" if p == p else "")
+        if other < 0:
+            reasons.append(f"{lost}; no row says it any more")
+        elif stand != row:
+            reasons.append(f"{how} duplicate of {ids[stand]}".lstrip() + ("" if other == stand else f"; {same}"))
+        else:
+            reasons.append(f"{lost}; {same}" if policy == "random" else f"says the same as {name}" + same[len(name) + 14 :])
+    return pd.DataFrame({
+        "id": content.ids.iloc[dropped].reset_index(drop=True), "kept_by": pd.array(names, dtype="str"), "probability": chance,
+        "policy": pd.array([policy] * len(dropped), dtype="str"), "reason": pd.array(reasons, dtype="str"), "position": dropped,
+    })
 
 
 def quality_of(sample: Mapping[str, Any]) -> float:
     """A number to prefer one wording of the same content by: the characters that the sample's answers have.
 
     A translation that was cut short loses against a whole one. Chinese says the same in about a third of the characters, so
-    `by_quality` compares ranks within a language (`prune` does that), not lengths across languages.
+    `by_quality` compares ranks within a language, not lengths across languages.
     """
     return float(sum(len(message["content"]) for message in sample["messages"] if message["role"] == "assistant"))
 
 
-def prune(
-    samples: Sequence[Mapping[str, Any]], groups: pd.DataFrame, pairs: pd.DataFrame, policy: str, plan: Plan | None = None
-) -> Pruned:
-    """Apply a policy to samples whose `groups` (id, group) are known; `pairs` gives the probabilities between rows.
+def _measures(content: Content, pruned: Pruned) -> dict[str, float]:
+    keep, n = pruned.keep, max(1, len(content))
+    groups = content.group.max(initial=-1) + 1
+    return {
+        "rows kept": int(keep.sum()), "share kept": float(keep.sum() / n),
+        "contents kept": float(len(np.unique(content.group[keep])) / groups) if groups else 1.0,
+        "coverage": float(content.said(keep).mean()) if len(content) else 1.0,
+        "evenness": _evenness(np.bincount(content.language[keep], minlength=len(content.languages))),
+        "drops expected wrong": float((1 - pruned.dropped["probability"].fillna(0)).sum()),
+    }
 
-    Raises ValueError for an unknown policy or if samples and groups do not hold the same ids.
+
+def compare(
+    rows: pd.DataFrame, groups: pd.DataFrame, pairs: pd.DataFrame, plan: Plan | None = None,
+    policies: Sequence[str] | None = None, duplicates: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """The policies side by side under one plan, one row a policy; without a column quality, `by_quality` is left out.
+
+    rows kept, share kept; contents kept: share of the groups that keep a row; coverage: mean over all rows of the highest
+    probability with which a kept row says the same (facility location, in [0, 1]); evenness: see `evenness`; drops expected
+    wrong: sum of 1 - p over the dropped rows, with p = 0 where no probability is known.
     """
-    if policy not in POLICIES:
-        raise ValueError(f"unknown policy {policy!r}: the kit has {', '.join(POLICIES)}")
-    group_of = dict(zip(groups["id"], groups["group"], strict=True))
-    ids = [sample["id"] for sample in samples]
-    if set(ids) != set(group_of) or len(ids) != len(group_of):
-        odd = sorted(set(ids) ^ set(group_of))
-        raise ValueError(f"samples and groups do not hold the same ids ({odd[:3] or 'one occurs twice'}): run notebook 04 again")
-    rank = pd.Series([quality_of(sample) for sample in samples]).groupby([s["language"] for s in samples]).rank(pct=True)
-    rows_of: dict[int, Rows] = defaultdict(list)
-    for sample, quality in zip(samples, rank, strict=True):
-        row = {"id": sample["id"], "language": sample["language"], "kind": sample["kind"], "quality": quality}
-        rows_of[group_of[sample["id"]]].append(row)
-    similar = _similar(pairs, group_of)
-    plan = Plan(**{**vars(plan or Plan()), "similar": similar})
-    kept = POLICIES[policy]([rows_of[name] for name in sorted(rows_of)], plan)
-    dropped = [
-        _dropped_row(x, [row["id"] for row in rows_of[group_of[x]] if row["id"] in kept], similar.get(x, {}), policy)
-        for x in ids if x not in kept
-    ]
-    return Pruned([x for x in ids if x in kept], dropped)
+    content, plan = arrange(rows, groups, pairs, duplicates), plan or Plan()
+    chosen = policies or [name for name in POLICIES if name != "by_quality" or content.quality is not None]
+    return pd.DataFrame([{"policy": name, **_measures(content, _prune(content, name, plan))} for name in chosen])
 
 
-def _similar(pairs: pd.DataFrame, group_of: Mapping[str, int]) -> dict[str, dict[str, float]]:
-    """Probabilities between rows of one group, both directions."""
-    similar: dict[str, dict[str, float]] = defaultdict(dict)
-    same = pairs["left_id"].map(group_of).to_numpy() == pairs["right_id"].map(group_of).to_numpy()
-    inner = pairs[same]
-    for a, b, p in zip(inner["left_id"], inner["right_id"], inner["probability"].astype(float), strict=True):
-        similar[a][b] = similar[b][a] = p
-    return similar
+def coverage_curve(
+    rows: pd.DataFrame, groups: pd.DataFrame, pairs: pd.DataFrame, plan: Plan | None = None,
+    shares: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+    policies: Sequence[str] = ("coverage", "random", "paper"), duplicates: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """What survives at each share of rows kept: policy, share asked, and the columns of `compare`; equal points are given once.
 
-
-def _dropped_row(row: str, keepers: list[str], similar: Mapping[str, float], policy: str) -> dict:
-    if not keepers:
-        return {"id": row, "kept_by": None, "probability": None, "policy": policy,
-                "reason": "drawn by the random control; no row says it any more"}
-    best = min(keepers, key=lambda other: (-similar.get(other, 0.0), other))
-    probability = similar.get(best)
-    return {"id": row, "kept_by": best, "probability": probability, "policy": policy,
-            "reason": f"says the same as {best}" + (f" (p = {probability:.2f})" if probability is not None else "")}
+    `paper` has no budget of its own: its quota is set so that it keeps about the share that is asked. Where a share is less
+    than one row a content, every policy but `random` keeps more, unless the plan allows loss.
+    """
+    content, plan = arrange(rows, groups, pairs, duplicates), plan or Plan()
+    free = replace(plan, budget=None)
+    table = []
+    for name in policies:
+        ends = [choose(content, name, replace(free, quota=quota))[0].mean() for quota in (0.0, 1.0)] if name == "paper" else []
+        for share in shares:
+            asked = replace(plan, budget=share)
+            if name == "paper":
+                quota = float(np.clip((share - ends[0]) / max(1e-9, ends[1] - ends[0]), 0, 1))
+                asked = replace(asked if plan.allow_loss else free, quota=quota)
+            table.append({"policy": name, "share asked": share, **_measures(content, _prune(content, name, asked))})
+    columns = [column for column in table[0] if column != "share asked"] if table else None
+    return pd.DataFrame(table).drop_duplicates(columns, ignore_index=True)
 
 
 def coverage_kept(groups: pd.DataFrame, kept: Sequence[str]) -> float:
@@ -228,22 +180,27 @@ def coverage_kept(groups: pd.DataFrame, kept: Sequence[str]) -> float:
     return float(groups["id"].isin(set(kept)).groupby(groups["group"]).any().mean())
 
 
-def evenness(languages: Sequence[str], ids: Sequence[str], kept: Sequence[str]) -> float:
-    """How evenly the kept rows spread over the languages of the input: entropy of their shares over its maximum, in [0, 1]."""
-    chosen = set(kept)
-    spoken = pd.Series([language for language, row in zip(languages, ids, strict=True) if row in chosen])
-    share = spoken.value_counts(normalize=True)
-    number = len(set(languages))
-    return float(-(share * np.log(share)).sum() / np.log(number)) if number > 1 else 1.0
+def _evenness(counts: np.ndarray) -> float:
+    share = counts[counts > 0] / max(1, counts.sum())
+    return float(-(share * np.log(share)).sum() / np.log(len(counts))) if len(counts) > 1 else 1.0
 
 
-def drops_against_truth(dropped: Rows, truth: Mapping[str, str]) -> dict[str, float]:
-    """How right the drops are, where `truth` gives each id a value that is equal for rows of the same content.
+def evenness(languages: Sequence[str], keep: np.ndarray) -> float:
+    """How evenly the kept rows spread over the languages of the input: entropy of their shares over its maximum, in [0, 1].
+
+    languages: (n,) codes of all rows; keep: (n,) bool.
+    """
+    codes, names = pd.factorize(np.asarray(languages, dtype=object))
+    return _evenness(np.bincount(codes[keep], minlength=len(names)))
+
+
+def drops_against_truth(dropped: pd.DataFrame, truth: Mapping[str, str]) -> dict[str, float]:
+    """How right the drops are, where `truth` gives each id of the input a value that is equal for rows of the same content.
 
     precision: share of the dropped rows whose stand-in has the same content; recall: of the rows that repeat another one, the
     share that was dropped rightly.
     """
-    right = sum(truth[row["id"]] == truth.get(row["kept_by"]) for row in dropped)
+    right = int((dropped["id"].map(truth) == dropped["kept_by"].map(truth)).sum())
     repeated = len(truth) - len(set(truth.values()))
     return {"repeated rows": repeated, "dropped": len(dropped), "right": right,
             "precision": right / max(1, len(dropped)), "recall": right / max(1, repeated)}

@@ -44,8 +44,8 @@ REJECTED = _schema(id=TEXT, language=TEXT, stage=TEXT, gate=TEXT, reason=TEXT, r
 PAIRS = _schema(
     left_id=TEXT, right_id=TEXT, left_language=TEXT, right_language=TEXT, cosine=REAL, margin=REAL, probability=REAL
 )
-GROUPS = _schema(id=TEXT, group=INT, size=INT, representative=TEXT)
-DROPPED = _schema(id=TEXT, kept_by=TEXT, probability=REAL, policy=TEXT, reason=TEXT)
+GROUPS = _schema(id=TEXT, group=INT, size=INT, representative=TEXT, duplicate_of=TEXT)
+DROPPED = pa.schema([*SAMPLES, *_schema(kept_by=TEXT, probability=REAL, policy=TEXT, reason=TEXT, position=INT)])
 
 
 _MISSING = "{} does not exist: run the notebook that writes it first, or name another file"
@@ -196,6 +196,20 @@ def read_table(path: str | Path, schema: pa.Schema) -> list[dict]:
     if missing:
         raise BadRecord(f"{path}: column {missing[0]} is missing (found {', '.join(table.column_names)})")
     return table.to_pylist()
+
+
+def read_frame(path: str | Path, schema: pa.Schema) -> pd.DataFrame:
+    """The columns of `schema` of a Parquet table as a data frame; for tables of millions of rows. Errors as in `read_table`."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(_MISSING.format(path))
+    try:
+        held = pq.read_schema(path).names
+        missing = [name for name in schema.names if name not in held]
+        if missing:
+            raise BadRecord(f"{path}: column {missing[0]} is missing (found {', '.join(held)})")
+        return pq.read_table(path, columns=schema.names).to_pandas()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BadRecord(f"{path} is not a readable Parquet file: {error}") from None
 
 
 def find_files(pattern: str | Path, suffixes: Sequence[str]) -> list[Path]:
