@@ -7,7 +7,7 @@ that has none borrows the default's, and `load_calibration` says so.
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -103,3 +103,35 @@ def load_calibration(encoder: str, path: str | None = None) -> tuple[Calibration
         f"NO calibration for encoder {encoder}: the default encoder's is used, so read the probabilities as a ranking only; "
         "fit one with benchmarks/fit_calibration.py and name it in calibration_path"
     )
+
+
+def recalibrate(calibration: Calibration, scores: pd.DataFrame, same: np.ndarray, fitted_on: str) -> Calibration:
+    """A calibration whose log-odds are stretched and shifted to suit labelled pairs (Platt 1999); a few hundred are enough.
+
+    scores (m rows), same (m,) of 0 and 1. Which score counts how much stays as it was. Raises `ValueError` unless both labels
+    occur, or if the labels contradict the calibration (less probable pairs are more often the same).
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    if len(np.unique(same)) < 2:
+        raise ValueError("a calibration needs labelled pairs of both kinds: some with the same content and some without")
+    probability = np.clip(calibration.probability(scores).astype(float), 1e-9, 1 - 1e-9)
+    model = LogisticRegression(max_iter=1000).fit(np.log(probability / (1 - probability))[:, None], same)
+    stretch, shift = float(model.coef_[0, 0]), float(model.intercept_[0])
+    if stretch <= 0:
+        raise ValueError("the labels contradict the scores: look at them again, or label more pairs")
+    return replace(calibration, weight=tuple(stretch * w for w in calibration.weight), bias=stretch * calibration.bias + shift,
+                   fitted_on=f"{calibration.fitted_on}, then {fitted_on}", pairs=calibration.pairs + len(same))
+
+
+def reliability(probability: np.ndarray, same: np.ndarray, bins: int = 15) -> pd.DataFrame:
+    """How far probabilities can be trusted, in bins of equal mass: columns pairs, probability (mean), same (share that is).
+
+    probability, same: (m,). The mean distance of the two last columns, weighted by pairs, is the expected calibration error.
+    """
+    order = np.argsort(probability, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if len(part)]
+    return pd.DataFrame({
+        "pairs": [len(part) for part in parts], "probability": [float(probability[part].mean()) for part in parts],
+        "same": [float(same[part].mean()) for part in parts],
+    })

@@ -134,6 +134,7 @@ PARAMETERS: dict[str, Parameter] = {
         float, "probability from which two samples count as the same content; in 05 empty: as in 04", optional=True, low=0, high=1
     ),
     "calibration_path": Parameter(str, "a calibration of your own (JSON); empty: the one shipped for the encoder", optional=True),
+    "labels_path": Parameter(str, "labels of pairs of your own (JSONL), by which the calibration is mended", optional=True),
     # 05 pruning
     "policy": Parameter(str, "which rows of a group are kept", choices=POLICIES),
     "protected_kinds": Parameter(list, "kinds of which no row is ever dropped", items=str),
