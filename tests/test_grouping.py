@@ -118,6 +118,22 @@ def test_one_giant_component_is_no_trouble():
     assert (groups["size"][:n] == 2).all() and groups["size"].iloc[n] == 1  # the hub knows one half of each couple only
 
 
+def test_fifty_thousand_rows_among_false_pairs():
+    """Each content said in five languages, and as many pairs of different contents, some of them surer than the true ones."""
+    random, contents = np.random.default_rng(0), 10_000
+    rows = [(f"{code}{n}", code) for n in range(contents) for code in CODES]
+    ends = np.array([(5 * n + a, 5 * n + b) for n in range(contents) for a, b in itertools.combinations(range(5), 2)])
+    false = random.integers(0, 5 * contents, (80_000, 2))
+    false = false[(false[:, 0] % 5 != false[:, 1] % 5) & (false[:, 0] // 5 != false[:, 1] // 5)]
+    probability = np.append(random.uniform(0.8, 1, len(ends)), random.uniform(0.4, 0.95, len(false)))
+    pairs = list(zip(*np.concatenate([ends, false]).T.tolist(), probability.tolist(), strict=True))
+    groups = grouping.group_pairs(frame(rows), pair_frame(pairs))
+    expected, best = plainly_grouped([row for row, _ in rows], [code for _, code in rows], pairs, 0.5, 0.2)
+    made = groups.groupby("group")["id"].agg(frozenset)[groups["group"]].tolist()
+    assert made == [expected[row] for row, _ in rows] and groups["representative"].tolist() == [best[row] for row, _ in rows]
+    assert 0.7 < (groups["size"] == 5).mean() < 1
+
+
 def test_a_duplicate_joins_the_group_of_the_row_that_stands_for_it():
     rows = frame([("d", "en"), ("e", "en"), ("z", "zh"), ("w", "zh"), ("x", "zh")])
     duplicates = pd.DataFrame({"id": ["d", "x"], "duplicate_of": ["e", "w"]})

@@ -132,7 +132,7 @@ def _trim(
     here, there = _strong(content, plan)
     begin = np.searchsorted(here, np.arange(len(content) + 1))
     standing = np.bincount(there[keep[here]], minlength=len(content))
-    in_group = np.bincount(content.group[keep], minlength=1)
+    in_group = np.bincount(content.group[keep], minlength=content.groups)
     excess, of_cell = _excess(budgets, content, keep)
     cells, loose = content.cell, plan.floor <= 0
     candidates = np.flatnonzero(keep & ~content.protected(plan) & (in_group[content.group] > 1))
@@ -162,11 +162,11 @@ def _lose(budgets: Budgets, content: Content, loses: np.ndarray, keep: np.ndarra
 
 def _alternatives(content: Content, plan: Plan, keep: np.ndarray) -> np.ndarray:
     """Rows of groups with a single kept row, unprotected, that could say alone what the group says, the kept row included."""
-    in_group = np.bincount(content.group[keep], minlength=1)
+    in_group = np.bincount(content.group[keep], minlength=content.groups)
     held = np.zeros(len(in_group), dtype=bool)
     held[content.group[keep & (content.protected(plan) | content.duplicate)]] = True
     open_ = ~content.duplicate & (in_group[content.group] == 1) & ~held[content.group]
-    size = np.bincount(content.group[open_], minlength=len(in_group))[content.group]
+    size = np.bincount(content.group[open_], minlength=content.groups)[content.group]
     reached = np.bincount(_strong(content, plan)[0], minlength=len(content)) if plan.floor > 0 else size - 1
     return np.flatnonzero(open_ & (keep | (reached >= size - 1)))
 

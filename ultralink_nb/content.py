@@ -87,6 +87,11 @@ class Content:
         return len(self.ids)
 
     @property
+    def groups(self) -> int:
+        """How many groups there are."""
+        return int(self.group.max(initial=-1)) + 1
+
+    @property
     def duplicate(self) -> np.ndarray:
         """(n,) bool: rows for which another one of the same language stands."""
         return self.stands != np.arange(len(self))

@@ -176,18 +176,14 @@ def embed(
     with VectorCache(Path(cache_dir) / "embeddings" / f"{slug}.sqlite", encoder.identity, encoder.dimension) as cache:
         keys, first, row_key = np.unique(text_keys(texts), return_index=True, return_inverse=True)
         numbers = cache.find(keys)
-        filled = np.fromiter((bool(texts[row].strip()) for row in first), dtype=bool, count=len(first))
-        missing = np.flatnonzero(filled & (numbers < 0))
+        missing = np.flatnonzero(numbers < 0)
         if len(missing):
             _fill(cache, keys[missing], first[missing], texts, encoder, batch_tokens)
             numbers[missing] = cache.find(keys[missing])
 
         def blocks() -> Iterator[np.ndarray]:
             for start in range(0, len(texts), BLOCK):
-                wanted = numbers[row_key[start : start + BLOCK]]
-                block = np.zeros((len(wanted), encoder.dimension), dtype=dtype)
-                block[wanted >= 0] = _of_length_one(cache.read(wanted[wanted >= 0]))
-                yield block
+                yield _of_length_one(cache.read(numbers[row_key[start : start + BLOCK]])).astype(dtype)
 
         if out is not None:
             return _written(Path(out), blocks(), (len(texts), encoder.dimension), np.dtype(dtype))

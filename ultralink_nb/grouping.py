@@ -2,7 +2,7 @@
 
 Everything works on row numbers. `group_pairs` joins most probable pairs first and never chains: every two rows of a group are
 themselves a plausible pair. Nearly all groups can be read off at once, since a component of the sure pairs in which every pair
-is plausible and no language comes twice is what the joining would arrive at; only the others are joined one pair at a time.
+is plausible is what the joining would arrive at; only the others are joined one pair at a time.
 
 Tried on the labelled sets that `benchmarks/` reads: joining by the mean probability across two groups instead of by the most
 probable pair changes F1 by -0.005 to +0.001, so the simpler rule stays.
@@ -105,36 +105,57 @@ def _plausible(
 
 def _components(n: int, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     graph = coo_array((np.ones(len(left), dtype=np.int8), (left, right)), shape=(n, n))
-    return connected_components(graph, directed=False)[1]
+    return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
-def _joins(n: int, language: np.ndarray, near: _Plausible, threshold: float) -> np.ndarray:
-    """Which plausible pairs join two groups, in the order of joining: positions in `near`, ascending.
+def _joins(n: int, near: _Plausible, sure: int) -> np.ndarray:
+    """Which of the sure pairs, the first ones of `near`, join two groups: their positions, ascending.
 
-    The joins from a higher threshold on are the first ones of these: raising the threshold only stops the joining earlier.
+    The joins of a higher threshold are the first ones of these: raising it only stops the joining earlier. So they are found in
+    three stretches. After each, groups become nodes, one pair stands for all between two nodes, and two nodes of which some
+    rows are no plausible pair (two rows of one language never are) can never join and are left out for good.
     """
-    sure = near.sure(threshold)
-    component = _components(n, near.left[:sure], near.right[:sure])
+    node, alive, weight, joins = np.arange(n), np.arange(len(near.left)), np.ones(len(near.left)), np.zeros(0, dtype=np.int64)
+    for last in (sure // 4, sure // 2, sure):
+        if len(joins):
+            node = _components(n, near.left[joins], near.right[joins])
+            size = np.bincount(node)
+            ends = np.sort([node[near.left[alive]], node[near.right[alive]]], axis=0)
+            _, first, which = np.unique(ends[0] * n + ends[1], return_index=True, return_inverse=True)
+            whole = size[ends[0]] * size[ends[1]]
+            first = np.sort(first[(np.bincount(which, weight) == whole[first]) & (ends[0] != ends[1])[first]])
+            alive, weight = alive[first], whole[first].astype(float)
+        left, right = node[near.left[alive]], node[near.right[alive]]
+        joins = np.append(joins, alive[_joined(n, left, right, int(np.searchsorted(alive, last)))])
+    return np.sort(joins)
+
+
+def _joined(n: int, left: np.ndarray, right: np.ndarray, sure: int) -> np.ndarray:
+    """Complete linkage over n nodes: which of the first `sure` pairs join two groups, as positions.
+
+    A component of these pairs in which every two nodes are a pair becomes one group whatever the order.
+    """
+    component = _components(n, left[:sure], right[:sure])
     size = np.bincount(component, minlength=1)
-    spoken = np.unique(component * (int(language.max(initial=0)) + 1) + language) // (int(language.max(initial=0)) + 1)
-    inside = component[near.left] == component[near.right]
-    inner = np.bincount(component[near.left[inside]], minlength=len(size))
-    clean = (np.bincount(spoken, minlength=len(size)) == size) & (inner == size * (size - 1) // 2)
-    easy = np.flatnonzero(clean[component[near.left[:sure]]])
-    tree = minimum_spanning_tree(coo_array((easy + 1.0, (near.left[easy], near.right[easy])), shape=(n, n)).tocsr())
-    hard = np.flatnonzero(inside & ~clean[component[near.left]])
-    return np.sort(np.concatenate([tree.data.astype(np.int64) - 1, _joins_one_by_one(language, near, hard, sure)]))
+    inside = component[left] == component[right]
+    complete = np.bincount(component[left[inside]], minlength=len(size)) == size * (size - 1) // 2
+    easy = np.flatnonzero(complete[component[left[:sure]]])
+    tree = minimum_spanning_tree(coo_array((easy + 1.0, (left[easy], right[easy])), shape=(n, n)).tocsr())
+    hard = np.flatnonzero(inside & ~complete[component[left]])
+    joins = _joined_one_by_one(left[hard], right[hard], int(np.searchsorted(hard, sure)))
+    return np.append(tree.data.astype(np.int64) - 1, hard[joins])
 
 
-def _joins_one_by_one(language: np.ndarray, near: _Plausible, chosen: np.ndarray, sure: int) -> np.ndarray:
-    """Complete linkage over the chosen pairs, each visited once; a pair is looked up by bisection in its row's sorted list."""
-    members, compact = np.unique(np.concatenate([near.left[chosen], near.right[chosen]]), return_inverse=True)
-    left, right = compact[: len(chosen)], compact[len(chosen) :]
-    here, there = np.concatenate([left, right]), np.concatenate([right, left])
+def _joined_one_by_one(left: np.ndarray, right: np.ndarray, sure: int) -> np.ndarray:
+    """The same, each pair visited once; whether two nodes are a pair is looked up by bisection in a sorted list of each node."""
+    members, compact = np.unique(np.append(left, right), return_inverse=True)
+    here, there = compact, np.append(compact[len(left) :], compact[: len(left)])
     begin = np.searchsorted(np.sort(here), np.arange(len(members) + 1)).tolist()
     known = array("q", there[np.lexsort((there, here))].tobytes())
+    group = list(range(len(members)))
+    nodes_of: list[list[int]] = [[node] for node in group]
 
-    def plausible(ours: list[int], theirs: list[int]) -> bool:
+    def all_pairs(ours: list[int], theirs: list[int]) -> bool:
         for x in ours:
             low, high = begin[x], begin[x + 1]
             for y in theirs:
@@ -143,25 +164,18 @@ def _joins_one_by_one(language: np.ndarray, near: _Plausible, chosen: np.ndarray
                     return False
         return True
 
-    group = list(range(len(members)))
-    rows_of: list[list[int]] = [[row] for row in group]
-    spoken = [1 << code for code in language[members].tolist()]
     joins: list[int] = []
-    last = int(np.searchsorted(chosen, sure))
-    for start in range(0, last, _STEP):  # in steps, so that the lists of Python numbers stay small
-        part = slice(start, min(last, start + _STEP))
-        for position, a, b in zip(chosen[part].tolist(), left[part].tolist(), right[part].tolist(), strict=True):
+    for start in range(0, sure, _STEP):  # in steps, so that the lists of Python numbers stay small
+        stop = min(sure, start + _STEP)
+        for position, a, b in zip(range(start, stop), here[start:stop].tolist(), there[start:stop].tolist(), strict=True):
             ours, theirs = group[a], group[b]
-            if spoken[ours] & spoken[theirs]:
-                continue
-            if plausible(rows_of[ours], rows_of[theirs]):
-                if len(rows_of[ours]) < len(rows_of[theirs]):
+            if ours != theirs and all_pairs(nodes_of[ours], nodes_of[theirs]):
+                if len(nodes_of[ours]) < len(nodes_of[theirs]):
                     ours, theirs = theirs, ours
-                for row in rows_of[theirs]:
-                    group[row] = ours
-                rows_of[ours] += rows_of[theirs]
-                rows_of[theirs] = []
-                spoken[ours] |= spoken[theirs]
+                for node in nodes_of[theirs]:
+                    group[node] = ours
+                nodes_of[ours] += nodes_of[theirs]
+                nodes_of[theirs] = []
                 joins.append(position)
     return np.array(joins, dtype=np.int64)
 
@@ -183,7 +197,7 @@ def group_pairs(
     rank, stands = id_rank(rows["id"]), stand_ins(rows, duplicates)
     language = pd.factorize(rows["language"])[0]
     near = _plausible(rows, pairs, stands, language, rank, min(plausible, threshold))
-    joins = _joins(len(rows), language, near, threshold)
+    joins = _joins(len(rows), near, near.sure(threshold))
     label = pd.factorize(_components(len(rows), near.left[joins], near.right[joins])[stands])[0]
     inside = label[near.left] == label[near.right]
     matched = sum(np.bincount(end[inside], near.probability[inside], minlength=len(rows)) for end in (near.left, near.right))
@@ -214,7 +228,7 @@ def threshold_curve(
         floor = min(plausible, threshold)
         if floor not in made:
             near = _plausible(rows, pairs, stands, language, rank, floor)
-            made = {floor: (near, _joins(len(rows), language, near, threshold))}
+            made = {floor: (near, _joins(len(rows), near, near.sure(threshold)))}
         near, joins = made[floor]
         kept = joins[joins < near.sure(threshold)]
         size = np.bincount(_components(len(rows), near.left[kept], near.right[kept])[stands], minlength=1)

@@ -107,7 +107,7 @@ def paper(content: Content, plan: Plan, budgets: Budgets) -> Choice:
     """The source language in full; of every row said elsewhere a sampled quota; of a group without either at least one row."""
     draw, single = content.draw(plan.seed), ~content.duplicate
     source = np.array([name == plan.source_language for name in content.languages], dtype=bool)[content.language]
-    several = np.bincount(content.group[single], minlength=1)[content.group] > 1
+    several = np.bincount(content.group[single], minlength=content.groups)[content.group] > 1
     keep = content.protected(plan) | (single & (source | (several & (draw < plan.quota))))
     return _cover(content, plan, keep, lambda rows, kept: draw[rows]), draw - source
 
@@ -169,7 +169,7 @@ def _greedy(content: Content, weight: np.ndarray, keep: np.ndarray) -> tuple[np.
     """Rows that are not kept, no duplicates, in the order in which facility location adds them, and what each adds."""
     said, left = content.said(keep).astype(float), ~content.duplicate & ~keep
     here, there, probability = content.here, content.there, content.probability
-    last = np.full(content.group.max(initial=-1) + 1, np.inf)
+    last = np.full(content.groups, np.inf)
     found: list[tuple[np.ndarray, np.ndarray]] = []
     while left.any():
         useful = left[here] & (probability > said[there])

@@ -81,7 +81,7 @@ def _stand_ins(content: Content, keep: np.ndarray) -> tuple[np.ndarray, np.ndarr
     best[better], who[better] = most[better], whose[better]
     kept = np.flatnonzero(keep)
     kept = kept[np.lexsort((content.rank[kept], content.group[kept]))]
-    any_kept = np.full(content.group.max(initial=-1) + 1, -1)
+    any_kept = np.full(content.groups, -1)
     first = kept[first_of_each(content.group[kept])]
     any_kept[content.group[first]] = first
     unknown = who < 0
@@ -123,10 +123,9 @@ def quality_of(sample: Mapping[str, Any]) -> float:
 
 def _measures(content: Content, pruned: Pruned) -> dict[str, float]:
     keep, n = pruned.keep, max(1, len(content))
-    groups = content.group.max(initial=-1) + 1
     return {
         "rows kept": int(keep.sum()), "share kept": float(keep.sum() / n),
-        "contents kept": float(len(np.unique(content.group[keep])) / groups) if groups else 1.0,
+        "contents kept": float(len(np.unique(content.group[keep])) / content.groups) if content.groups else 1.0,
         "coverage": float(content.said(keep).mean()) if len(content) else 1.0,
         "evenness": _evenness(np.bincount(content.language[keep], minlength=len(content.languages))),
         "drops expected wrong": float((1 - pruned.dropped["probability"].fillna(0)).sum()),
