@@ -74,7 +74,12 @@ def _search(centred: Centred, source: np.ndarray, target: np.ndarray, k: int, ki
             lists = int(max(1, min(4 * np.sqrt(len(target)), len(target) / 39)))
             index = faiss.index_factory(vectors.shape[1], f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)
             index.nprobe = 8
+            index = _on_gpus(index)
             index.train(vectors[:: max(1, len(vectors) // (64 * lists))])
+            index.add(vectors)
+            found, ids = index.search(queries, asked)
+        elif faiss.get_num_gpus():
+            index = _on_gpus(faiss.IndexFlatIP(vectors.shape[1]))
             index.add(vectors)
             found, ids = index.search(queries, asked)
         else:
@@ -87,6 +92,15 @@ def _search(centred: Centred, source: np.ndarray, target: np.ndarray, k: int, ki
         ids, found = np.take_along_axis(ids, order, 1), np.take_along_axis(found, order, 1)
         rows[:, : ids.shape[1]], similarity[:, : ids.shape[1]] = ids, np.where(ids >= 0, found, -1)
     return Neighbours(similarity, rows, source)
+
+
+def _on_gpus(index: faiss.Index) -> faiss.Index:
+    """The index on every GPU that FAISS finds, its vectors shared out among them; as it is where there is none."""
+    if not faiss.get_num_gpus():
+        return index
+    options = faiss.GpuMultipleClonerOptions()
+    options.shard = True
+    return faiss.index_cpu_to_all_gpus(index, co=options)
 
 
 def recall_against_exact(
