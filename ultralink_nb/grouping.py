@@ -147,7 +147,7 @@ def _joined(n: int, left: np.ndarray, right: np.ndarray, sure: int) -> np.ndarra
 
 
 def _joined_one_by_one(left: np.ndarray, right: np.ndarray, sure: int) -> np.ndarray:
-    """The same, each pair visited once; whether two nodes are a pair is looked up by bisection in a sorted list of each node."""
+    """The same, each pair visited once; whether two nodes are a pair is looked up by bisection in a sorted list a node."""
     members, compact = np.unique(np.append(left, right), return_inverse=True)
     here, there = compact, np.append(compact[len(left) :], compact[: len(left)])
     begin = np.searchsorted(np.sort(here), np.arange(len(members) + 1)).tolist()
