@@ -118,26 +118,20 @@ def test_one_giant_component_is_no_trouble():
     assert (groups["size"][:n] == 2).all() and groups["size"].iloc[n] == 1  # the hub knows one half of each couple only
 
 
-def test_a_hundred_thousand_rows_among_false_pairs():
-    """Each content said in five languages, and as many pairs of different contents, some of them surer than the true ones."""
-    random, contents = np.random.default_rng(0), 20_000
-    rows = [(f"{code}{n}", code) for n in range(contents) for code in CODES]
-    ends = np.array([(5 * n + a, 5 * n + b) for n in range(contents) for a, b in itertools.combinations(range(5), 2)])
-    false = random.integers(0, 5 * contents, (100_000, 2))
-    false = false[(false[:, 0] % 5 != false[:, 1] % 5) & (false[:, 0] // 5 != false[:, 1] // 5)]
-    probability = np.append(random.uniform(0.8, 1, len(ends)), random.uniform(0.4, 0.95, len(false)))
-    pairs = list(zip(*np.concatenate([ends, false]).T.tolist(), probability.tolist(), strict=True))
-    groups = grouping.group_pairs(frame(rows), pair_frame(pairs))
-    expected, best = plainly_grouped([row for row, _ in rows], [code for _, code in rows], pairs, 0.5, 0.2)
-    made = groups.groupby("group")["id"].agg(frozenset)[groups["group"]].tolist()
-    assert made == [expected[row] for row, _ in rows] and groups["representative"].tolist() == [best[row] for row, _ in rows]
-    assert 0.7 < (groups["size"] == 5).mean() < 1
+def test_row_numbers_beyond_the_square_root_of_two_to_the_31():
+    """2**17 rows, of which two at a distance of 2**15 match a third: a product of row numbers must not run over."""
+    rows = pd.DataFrame({"id": [f"{n:06d}" for n in range(2**17)], "language": "en"})
+    rows.loc[2**15, "language"], rows.loc[2**16, "language"] = "zh", "fr"
+    rows.loc[2**16 + 1 :: 2, "language"] = "ru"
+    surer = [(n, n + 1, 0.9) for n in range(2**17 - 20, 2**17, 2)]
+    groups = grouping.group_pairs(rows, pair_frame([*surer, (0, 2**15, 0.6), (0, 2**16, 0.7), (2**15, 2**16, 0.65)]))
+    assert groups["size"][[0, 2**15, 2**16]].tolist() == [3, 3, 3] and (groups["size"] == 2).sum() == 20
 
 
 def test_a_duplicate_joins_the_group_of_the_row_that_stands_for_it():
     rows = frame([("d", "en"), ("e", "en"), ("z", "zh"), ("w", "zh"), ("x", "zh")])
     duplicates = pd.DataFrame({"id": ["d", "x"], "duplicate_of": ["e", "w"]})
-    pairs = pair_frame([(1, 2, 0.9), (0, 3, 0.99)])  # the second is of a duplicate and is not looked at
+    pairs = pair_frame([(1, 2, 0.9), (0, 2, 0.99), (0, 3, 0.98)])  # the last two are of a duplicate and are not looked at
     groups = grouping.group_pairs(rows, pairs, duplicates=duplicates)
     assert groups["group"].tolist() == [0, 0, 0, 1, 1] and groups["size"].tolist() == [3, 3, 3, 2, 2]
     assert groups["representative"].tolist() == ["e", "e", "e", "w", "w"]

@@ -61,7 +61,7 @@ def same(path, table):
             assert column.equals(expected), name
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 25), st.integers(0, 1000), st.sampled_from([0.0, 0.2, 0.5, 1.0]), st.data())
 def test_undo_restores_exactly(tmp_path_factory, number, seed, share, data):
     folder = tmp_path_factory.mktemp("outcome")
@@ -123,6 +123,14 @@ def test_an_undo_that_was_killed_between_its_two_tables_loses_nothing(written, i
     assert outcome.undo(folder, back) == 0  # asked again, it is completed
     left = pq.read_table(folder / "dropped.parquet").column("id").to_pylist()
     assert left == [row for row in gone if row not in back]
+
+
+def test_undo_puts_the_kept_table_into_place_first(written, monkeypatch):
+    folder, table, keep = written
+    replace, calls = os.replace, []
+    monkeypatch.setattr(os, "replace", lambda source, target: (calls.append(target.name), replace(source, target)))
+    outcome.undo(folder)
+    assert calls == ["kept.parquet", "dropped.parquet"]
 
 
 def test_a_killed_write_leaves_no_two_halves_of_two_prunings(written, monkeypatch):

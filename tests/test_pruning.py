@@ -68,12 +68,13 @@ def plans(draw):
     floor = draw(st.sampled_from([None, 0.0, 0.2, 0.7]))
     names = draw(st.lists(st.sampled_from([*CODES, *KINDS, "en/math", "zh/chat", "fr/chat_specific"]), max_size=4, unique=True))
     limits = st.one_of(st.integers(0, 4), st.sampled_from([0.0, 0.3, 0.6, 1.0]))
-    return {"seed": draw(st.integers(0, 3)), "language_order": ["zh", "en"], "min_drop_probability": floor,
-            "budget": draw(st.sampled_from([None, 0.2, 0.5, 0.9])), "budgets": {name: draw(limits) for name in names},
-            "allow_loss": draw(st.booleans()), "protect_specific": draw(st.booleans())}
+    return {"seed": draw(st.integers(0, 3)), "quota": draw(st.sampled_from([0.1, 1.0])), "language_order": ["zh", "en"],
+            "min_drop_probability": floor, "budget": draw(st.sampled_from([None, 0.2, 0.5, 0.9])),
+            "budgets": {name: draw(limits) for name in names}, "allow_loss": draw(st.booleans()),
+            "protect_specific": draw(st.booleans())}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(datasets(), plans(), st.sampled_from(list(pruning.POLICIES)))
 def test_invariants_of_every_policy(data, settings_, policy):
     rows, groups, pairs, duplicates, _ = data
@@ -165,6 +166,36 @@ def test_budgets_are_met_wherever_one_row_a_content_can_meet_them(data, policy):
     pruned = pruning.prune(rows, groups, pairs, policy, Plan(budgets=budgets, quota=0.5, protected=frozenset()))
     assert set(groups["group"][pruned.keep]) == set(groups["group"])
     assert pruned.over_budget.empty or not possible
+
+
+@settings(max_examples=100, deadline=None)
+@given(assignments(), st.sampled_from(["balanced", "by_language", "paper", "coverage"]), st.randoms(use_true_random=False))
+def test_within_budgets_too_a_dropped_row_is_said_surely_enough(data, policy, random):
+    rows, groups, pairs, budgets = data
+    pairs["probability"] = np.array([random.choice([0.3, 0.9]) for _ in range(len(pairs))], dtype=np.float32)
+    pruned = pruning.prune(rows, groups, pairs, policy, Plan(budgets=budgets, quota=1.0, protected=frozenset()))
+    assert (pruned.dropped["probability"] >= 0.5).all() and set(groups["group"][pruned.keep]) == set(groups["group"])
+
+
+def test_a_content_makes_room_in_another_kind_of_the_same_language():
+    """fr must go to en, which is full: the content of another kind there moves on to zh."""
+    rows = [("fr0", "fr", "math"), ("en0", "en", "math"), ("en1", "en", "chat"), ("zh1", "zh", "chat")]
+    rows = pd.DataFrame(rows, columns=["id", "language", "kind"])
+    groups = pd.DataFrame({"id": rows["id"], "group": [0, 0, 1, 1]})
+    plan = Plan(language_order=["fr", "en"], budgets={"fr": 0, "en": 1})
+    pruned = pruning.prune(rows, groups, pair_frame([(0, 1, 0.9), (2, 3, 0.9)]), "by_language", plan)
+    assert pruned.kept == ["en0", "zh1"] and pruned.over_budget.empty
+
+
+def test_rows_of_equal_quality_are_lost_by_id_and_not_by_place():
+    rows = pd.DataFrame({"id": [f"r{n:02d}" for n in range(60)], "language": "en", "kind": "math", "quality": 1.0})
+    plan = Plan(budgets={"en": 20}, allow_loss=True)
+    kept = []
+    for order in (np.arange(60), np.random.default_rng(0).permutation(60)):
+        placed = rows.iloc[order].reset_index(drop=True)
+        groups = grouping.group_pairs(placed, pair_frame([]))
+        kept.append(set(pruning.prune(placed, groups, pair_frame([]), "by_quality", plan).kept))
+    assert kept[0] == kept[1] and len(kept[0]) == 20
 
 
 def full(contents=40, codes=CODES, kind="math", p=0.9):
@@ -300,6 +331,26 @@ def test_protect_specific_guards_what_no_other_language_says():
     plan = Plan(budgets={"ru": 5, "en": 5}, allow_loss=True, protect_specific=True)
     pruned = pruning.prune(rows, groups, pairs, "balanced", plan)
     assert shares(pruned)["ru"] == 20 and shares(pruned)["en"] <= 5 and pruned.over_budget["budget"].tolist() == ["ru"]
+
+
+def test_a_duplicate_names_its_own_row_or_what_says_that():
+    rows = pd.DataFrame({"id": ["en", "zh", "zh copy"], "language": ["en", "zh", "zh"], "kind": "math"})
+    duplicates = pd.DataFrame({"id": ["zh copy"], "duplicate_of": ["zh"], "how": ["near"], "similarity": [0.8]})
+    pairs = pair_frame([(0, 1, 0.9)])
+    groups = grouping.group_pairs(rows, pairs, duplicates=duplicates)
+
+    def ledger(rows, **plan):
+        pruned = pruning.prune(rows, groups, pairs, "by_language", Plan(**plan), duplicates)
+        return pruned.dropped.set_index("id")[["kept_by", "probability", "reason"]].T.to_dict("list")
+
+    chinese = ledger(rows, language_order=["zh"])
+    assert chinese["zh copy"] == ["zh", pytest.approx(0.8), "near duplicate of zh"]
+    english = ledger(rows, language_order=["en"])
+    assert english["zh copy"] == ["en", pytest.approx(0.72), "near duplicate of zh; en says the same (p = 0.72)"]
+    # a copy that is protected speaks for the row that it copies, and so for that row's translations
+    guarded = ledger(rows.assign(kind=["math", "math", "mine"]), language_order=["en"], protected=frozenset({"mine"}))
+    assert guarded == {"en": ["zh copy", pytest.approx(0.72), "says the same as zh copy (p = 0.72)"],
+                       "zh": ["zh copy", pytest.approx(0.8), "says the same as zh copy (p = 0.80)"]}
 
 
 def test_a_hundred_thousand_copies_leave_one():

@@ -126,6 +126,10 @@ PARAMETERS: dict[str, Parameter] = {
     "embed_what": Parameter(str, "what is embedded: question, answer, first_turn, all, or a template with these in braces"),
     "batch_tokens": Parameter(int, "tokens encoded at once", low=1),
     "device": Parameter(str, "auto, cpu, or cuda", choices=("auto", "cpu", "cuda")),
+    "duplicate_threshold": Parameter(
+        float, "how close two texts of a language must be to count as a rewording; empty: not looked for", optional=True,
+        low=0.01, high=1,
+    ),
     "neighbours": Parameter(int, "nearest neighbours searched per sample and language", low=1, high=256),
     "truth_column": Parameter(str, "column of your file that is equal where the content is; empty: none", optional=True),
     "index": Parameter(str, "kind of FAISS index", choices=("auto", "exact", "ivf")),

@@ -44,6 +44,7 @@ REJECTED = _schema(id=TEXT, language=TEXT, stage=TEXT, gate=TEXT, reason=TEXT, r
 PAIRS = _schema(
     left_id=TEXT, right_id=TEXT, left_language=TEXT, right_language=TEXT, cosine=REAL, margin=REAL, probability=REAL
 )
+DUPLICATES = _schema(id=TEXT, language=TEXT, duplicate_of=TEXT, how=TEXT, similarity=REAL)
 GROUPS = _schema(id=TEXT, group=INT, size=INT, representative=TEXT, duplicate_of=TEXT)
 DROPPED = pa.schema([*SAMPLES, *_schema(kept_by=TEXT, probability=REAL, policy=TEXT, reason=TEXT, position=INT)])
 
