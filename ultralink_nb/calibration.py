@@ -39,10 +39,10 @@ class Calibration:
 
     def probability(self, scores: pd.DataFrame) -> np.ndarray:
         """Probability in [0, 1] for each row of scores, shape (m,), float32."""
-        if not len(scores):
-            return np.zeros(0, np.float32)
-        standard = (scores[list(self.features)].to_numpy(dtype=float) - self.mean) / self.scale
-        return (1 / (1 + np.exp(-np.clip(standard @ self.weight + self.bias, -60, 60)))).astype(np.float32)
+        logit = np.full(len(scores), self.bias)
+        for name, mean, scale, weight in zip(self.features, self.mean, self.scale, self.weight, strict=True):
+            logit += (scores[name].to_numpy() - mean) * (weight / scale)
+        return (1 / (1 + np.exp(-np.clip(logit, -60, 60)))).astype(np.float32)
 
     def save(self, path: str | Path) -> None:
         """Write the calibration as JSON."""

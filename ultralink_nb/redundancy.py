@@ -47,7 +47,7 @@ def candidate_pairs(centred: Centred, k: int = 4, index: str = "auto", rows: np.
         first, second = (here, there) if place[source] < place[target] else (there, here)
         keys.append(first[valid] * len(centred) + second[valid])
         cosines.append(found.similarity.ravel()[valid])
-    if not keys:
+    if not keys or not sum(map(len, keys)):
         none = np.zeros(0, np.int32)
         return Candidates(none, none, np.zeros(0, np.float32), between)
     pairs, first = np.unique(np.concatenate(keys), return_index=True)
@@ -83,13 +83,13 @@ def score_pairs(candidates: Candidates, centred: Centred, texts: Sequence[str], 
     ends = {side: _end(candidates, centred, copy, side) for side in ("left", "right")}
     gaps = [candidates.cosine - ends[side]["best other"] for side in ends]
     raw = centred.raw_cosine(left, right, candidates.cosine)
-    length = np.fromiter(map(len, texts), dtype=np.float64, count=len(texts)) + 1
+    length = np.log(np.fromiter(map(len, texts), dtype=np.float32, count=len(texts)) + 1)
     mutual = ends["left"]["first"] & ends["right"]["first"]
     differ, agree = _numbers(texts, centred, left, right) if numbers else (np.zeros(len(left), np.float32),) * 2
     return pd.DataFrame({
         "centred": candidates.cosine, "cosine": raw, "gap_best": np.maximum(*gaps), "gap_worst": np.minimum(*gaps),
         "mutual": mutual, "others_left": ends["left"]["others"], "others_right": ends["right"]["others"],
-        "length": _unusual_length(np.log(length[left] / length[right]), centred, left, right, mutual),
+        "length": _unusual_length(length[left] - length[right], centred, left, right, mutual),
         "numbers_clash": differ > 0, "numbers_differ": differ, "numbers_match": (differ == 0) & (agree > 0),
         "numbers_agree": agree,
         "margin": raw / np.maximum(1e-3, (ends["left"]["raw"] + ends["right"]["raw"]) / 2),
@@ -103,32 +103,45 @@ def _end(candidates: Candidates, centred: Centred, copy: np.ndarray, side: str) 
     copy: a number for each row that equal texts share; a second copy of the other end is no other neighbour.
     """
     here, there = (candidates.left, candidates.right)[:: 1 if side == "left" else -1]
-    best, others, raw = (np.zeros(len(here), np.float32) for _ in range(3))
-    first = np.ones(len(here), dtype=bool)
-    pair = centred.codes[here].astype(np.int32) * 128 + centred.codes[there]
-    place = {code: position for position, code in enumerate(centred.languages)}
+    n, n_languages = len(centred), len(centred.languages)
+    top, second, others, raw = (np.zeros(n * n_languages, np.float32) for _ in range(4))
+    nearest = np.full(n * n_languages, -1, np.int32)
+    for (_, target), found in candidates.between.items():
+        slot = found.queries.astype(np.int64) * n_languages + centred.languages.index(target)
+        listed, similarity = found.rows >= 0, np.where(found.rows >= 0, found.similarity, 0)
+        top[slot], nearest[slot] = similarity[:, 0], found.rows[:, 0]
+        if found.rows.shape[1] > 1:
+            second[slot] = similarity[:, 1]
+            others[slot] = similarity[:, 1:].sum(axis=1) / np.maximum(1, listed[:, 1:].sum(axis=1))
+        for column in range(found.rows.shape[1]):
+            cosine = centred.raw_cosine(found.queries, np.maximum(found.rows[:, column], 0), similarity[:, column])
+            raw[slot] += np.where(listed[:, column], cosine, 0)
+        raw[slot] /= np.maximum(1, listed.sum(axis=1))
+    slot = here.astype(np.int64) * n_languages + centred.codes[there]
+    best = np.where(nearest[slot] == there, second[slot], top[slot])
+    first = candidates.cosine >= top[slot] - 1e-6  # of equals (a text given twice) each is best
+    if len(copy) and copy.max() + 1 < len(copy):
+        _pass_over_copies(best, candidates, centred, copy, here, there)
+    return {"best other": best, "first": first | (nearest[slot] == there), "others": others[slot], "raw": raw[slot]}
+
+
+def _pass_over_copies(
+    best: np.ndarray, candidates: Candidates, centred: Centred, copy: np.ndarray, here: np.ndarray, there: np.ndarray
+) -> None:
+    """Mend `best`, the cosine of the best other neighbour, for pairs whose other end has a copy."""
+    copied = np.bincount(copy)[copy] > 1
     for (source, target), found in candidates.between.items():
-        chosen = np.flatnonzero(pair == place[source] * 128 + place[target])
-        if not len(chosen):
-            continue
+        ends = centred.codes[here] == centred.languages.index(source), centred.codes[there] == centred.languages.index(target)
+        chosen = np.flatnonzero(copied[there] & ends[0] & ends[1])
         listed = np.searchsorted(found.queries, here[chosen])
-        similarity, rows = found.similarity[listed], found.rows[listed]
-        empty = rows < 0
-        itself = empty | (copy[np.maximum(rows, 0)] == copy[there[chosen], None])
-        top = np.where(itself, -np.inf, similarity).max(axis=1)
+        rows = found.rows[listed]
+        other = (rows >= 0) & (copy[np.maximum(rows, 0)] != copy[there[chosen], None])
+        top = np.where(other, found.similarity[listed], -np.inf).max(axis=1, initial=-np.inf)
         best[chosen] = np.where(np.isfinite(top), top, 0)
-        first[chosen] = candidates.cosine[chosen] >= similarity[:, 0] - 1e-6  # of equals (a text given twice) each is best
-        rest = ~empty[:, 1:]
-        others[chosen] = np.where(rest, similarity[:, 1:], 0).sum(axis=1) / np.maximum(1, rest.sum(axis=1))
-        every = centred.raw_cosine(np.repeat(found.queries, rows.shape[1]), np.maximum(found.rows, 0).ravel(),
-                                   found.similarity.ravel()).reshape(found.rows.shape)
-        mean = np.where(found.rows >= 0, every, 0).sum(axis=1) / np.maximum(1, (found.rows >= 0).sum(axis=1))
-        raw[chosen] = mean[listed]
-    return {"best other": best, "first": first, "others": others, "raw": raw}
 
 
 def _unusual_length(ratio: np.ndarray, centred: Centred, left: np.ndarray, right: np.ndarray, mutual: np.ndarray) -> np.ndarray:
-    pair = centred.codes[left].astype(np.int32) * 128 + centred.codes[right]
+    pair = centred.codes[left].astype(np.int16) * 128 + centred.codes[right]
     for code in np.unique(pair):
         chosen = pair == code
         usual = ratio[chosen & mutual]
@@ -169,18 +182,28 @@ def corroborate(
     found = np.clip(np.asarray(probability, dtype=np.float64), 1e-7, 1 - 1e-7)
     if not len(found):
         return np.zeros(0, np.float32)
+    odds = found / (1 - found)
     if len(found) >= 500:
-        share = float(np.clip(found.mean(), prior / 10, min(0.9, prior * 10)))
-        for _ in range(50):
-            odds = found / (1 - found) * (share / (1 - share)) / (prior / (1 - prior))
-            share = float(np.clip((odds / (1 + odds)).mean(), prior / 10, min(0.9, prior * 10)))
+        odds *= _change_of_prior(np.log(odds), prior)
         found = odds / (1 + odds)
-    odds = found / (1 - found) * np.exp(weight * _third(n, left, right, found))
+    odds *= np.exp(weight * _third(n, left, right, found))
     rivals = np.zeros(len(odds))
     for here, there in ((left, right), (right, left)):
-        _, slot = np.unique(here.astype(np.int64) * 128 + languages[there], return_inverse=True)
+        slot = here.astype(np.int64) * (int(languages.max()) + 1) + languages[there]
         rivals = np.maximum(rivals, np.bincount(slot, odds)[slot])
     return (odds / (1 + rivals)).astype(np.float32)
+
+
+def _change_of_prior(logit: np.ndarray, prior: float) -> float:
+    """By how much the odds of all pairs change with the share of true pairs that expectation maximisation finds."""
+    count, edges = np.histogram(logit, bins=4096, range=(-17, 17))
+    middle = np.exp((edges[1:] + edges[:-1]) / 2)
+    low, high = prior / 10, min(0.9, prior * 10)
+    share, change = prior, 1.0
+    for _ in range(100):
+        change = share / (1 - share) / (prior / (1 - prior))
+        share = float(np.clip(np.average(middle * change / (1 + middle * change), weights=count), low, high))
+    return change
 
 
 def _third(n: int, left: np.ndarray, right: np.ndarray, probability: np.ndarray, least: float = 0.02, step: int = 200_000):
