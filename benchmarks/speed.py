@@ -1,6 +1,6 @@
 """Speed beside the peers: seconds, memory and what is found, from vectors to a pruned set, as the rows grow.
 
-    python benchmarks/speed.py FOLDER [--rows 10000 100000 1000000] [--peers] [--cap 1200] [--scratch DIR]
+    python benchmarks/speed.py FOLDER [--rows 10000 100000 1000000] [--methods NAME …] [--cap 1200] [--scratch DIR]
 
 FOLDER holds labelled sets; vectors are made from them (made_vectors.py), in five languages, and every method gets the same file.
 Each method runs in a process of its own, on at most two threads, and is ended after `--cap` seconds. Ours reads the vectors from
@@ -151,7 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="NAME", help=", ".join(METHODS))
     parser.add_argument("--cap", type=float, default=1200, help="seconds after which a method is ended")
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()) / "ultralink-speed",
                         help="needs 1 GB a million rows")
@@ -165,7 +165,7 @@ def main() -> None:
     for count in arguments.rows:
         path = arguments.scratch / f"made-{count}"
         made_vectors.make_vectors(arguments.folder, count, path, cache_dir=arguments.cache_dir)
-        for method in METHODS if arguments.peers else ("ours", "plain"):
+        for method in arguments.methods:
             command = [sys.executable, __file__, str(path), "--work", method]
             start = time.perf_counter()
             try:
