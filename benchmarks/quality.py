@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 import peers
 
+from ultralink_nb.calibration import expected_calibration_error, reliability
 from ultralink_nb.embedding import Encoder, embed, open_encoder, sample_text
 
 
@@ -100,37 +101,6 @@ def best_threshold(score: np.ndarray, same: np.ndarray, true: int) -> Found:
     f1 = 2 * hits / (found + true)
     best = len(f1) - 1 - int(np.argmax(f1[::-1]))
     return _found(float(right[best]), int(found[best]), int(hits[best]), true)
-
-
-def reliability(probability: np.ndarray, same: np.ndarray, bins: int = 15) -> pd.DataFrame:
-    """Reliability in bins of equal mass: columns samples, low, high, probability (mean), same (share that is).
-
-    probability, same: (m,). Equal probabilities share one rate of `same` before they are split over bins, so that the order of
-    rows cannot matter. Fewer than `bins` samples give a bin each. ValueError: nothing to measure, or not in [0, 1].
-    """
-    probability, same = np.asarray(probability, dtype=np.float64), np.asarray(same, dtype=np.float64)
-    if probability.shape != same.shape or not len(probability):
-        raise ValueError(f"reliability needs as many labels as probabilities, and some: {same.shape}, {probability.shape}")
-    if not ((probability >= 0) & (probability <= 1)).all():
-        raise ValueError("reliability needs probabilities in [0, 1]")
-    value, which, count = np.unique(probability, return_inverse=True, return_counts=True)
-    rate = np.bincount(which, weights=same) / count
-    order = np.sort(which)
-    parts = np.array_split(order, min(bins, len(order)))
-    return pd.DataFrame({
-        "samples": [len(part) for part in parts],
-        "low": [value[part[0]] for part in parts], "high": [value[part[-1]] for part in parts],
-        "probability": [value[part].mean() for part in parts], "same": [rate[part].mean() for part in parts],
-    })
-
-
-def expected_calibration_error(probability: np.ndarray, same: np.ndarray, bins: int = 15) -> float:
-    """Mean distance between probability and share of same over the bins of `reliability`, weighted by their size: in [0, 1].
-
-    Expected calibration error (Naeini et al., 2015) in bins of equal mass (Nguyen & O'Connor, 2015).
-    """
-    table = reliability(probability, same, bins)
-    return float(np.average((table["probability"] - table["same"]).abs(), weights=table["samples"]))
 
 
 def best_neighbours(left: np.ndarray, right: np.ndarray, score: np.ndarray, languages: np.ndarray) -> np.ndarray:

@@ -52,9 +52,7 @@ def test_labels_mend_a_calibration_that_is_too_timid():
     timid = calibration.replace(fitted, bias=fitted.bias - 4)
 
     def error(candidate):
-        table = calibration.reliability(candidate.probability(scores), truth.to_numpy())
-        assert table["pairs"].sum() == 4000
-        return np.average((table["probability"] - table["same"]).abs(), weights=table["pairs"])
+        return calibration.expected_calibration_error(candidate.probability(scores), truth.to_numpy())
 
     mended = calibration.recalibrate(timid, scores[:300], truth[:300].to_numpy().astype(int), "300 labels")
     assert error(timid) > 0.2 and error(mended) < 0.05 and "300 labels" in mended.fitted_on

@@ -125,13 +125,31 @@ def recalibrate(calibration: Calibration, scores: pd.DataFrame, same: np.ndarray
 
 
 def reliability(probability: np.ndarray, same: np.ndarray, bins: int = 15) -> pd.DataFrame:
-    """How far probabilities can be trusted, in bins of equal mass: columns pairs, probability (mean), same (share that is).
+    """Reliability in bins of equal mass: columns samples, low, high, probability (mean), same (share that is).
 
-    probability, same: (m,). The mean distance of the two last columns, weighted by pairs, is the expected calibration error.
+    probability, same: (m,). Equal probabilities share one rate of `same` before they are split over bins, so that the order of
+    rows cannot matter. Fewer than `bins` samples give a bin each. ValueError: nothing to measure, or not in [0, 1].
     """
-    order = np.argsort(probability, kind="stable")
-    parts = [part for part in np.array_split(order, bins) if len(part)]
+    probability, same = np.asarray(probability, dtype=np.float64), np.asarray(same, dtype=np.float64)
+    if probability.shape != same.shape or not len(probability):
+        raise ValueError(f"reliability needs as many labels as probabilities, and some: {same.shape}, {probability.shape}")
+    if not ((probability >= 0) & (probability <= 1)).all():
+        raise ValueError("reliability needs probabilities in [0, 1]")
+    value, which, count = np.unique(probability, return_inverse=True, return_counts=True)
+    rate = np.bincount(which, weights=same) / count
+    order = np.sort(which)
+    parts = np.array_split(order, min(bins, len(order)))
     return pd.DataFrame({
-        "pairs": [len(part) for part in parts], "probability": [float(probability[part].mean()) for part in parts],
-        "same": [float(same[part].mean()) for part in parts],
+        "samples": [len(part) for part in parts],
+        "low": [value[part[0]] for part in parts], "high": [value[part[-1]] for part in parts],
+        "probability": [value[part].mean() for part in parts], "same": [rate[part].mean() for part in parts],
     })
+
+
+def expected_calibration_error(probability: np.ndarray, same: np.ndarray, bins: int = 15) -> float:
+    """Mean distance between probability and share of same over the bins of `reliability`, weighted by their size: in [0, 1].
+
+    Expected calibration error (Naeini et al., 2015) in bins of equal mass (Nguyen & O'Connor, 2015).
+    """
+    table = reliability(probability, same, bins)
+    return float(np.average((table["probability"] - table["same"]).abs(), weights=table["samples"]))
