@@ -1,5 +1,6 @@
 import re
 import signal
+from html import unescape
 
 import pytest
 from hypothesis import given, settings
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from ultralink_nb import wikitext
 from ultralink_nb.dumps import find_dumps, language_of_dump, read_pages
 from ultralink_nb.languages import UnknownLanguage
+from ultralink_nb.wikibrackets import resolve
 from ultralink_nb.wikitext import clean
 
 LEFT_OVER = re.compile(r"\{\{|\}\}|\[\[|\]\]|<ref|</?(?:div|span|small|br)\b|thumb\||^=|==$|&nbsp;|^\{\||^\|", re.M)
@@ -84,6 +86,11 @@ def test_a_table_that_never_closes_takes_only_its_own_lines():
     assert clean("text\n{| class=x\n! a !! b\n|-\n| cell\n\nprose goes on", "en") == "text\n\nprose goes on"
 
 
+def test_a_link_that_never_closes_takes_no_prose():
+    assert clean("see [[bread and\n\nmore [[food|to eat]] and so ]] on", "en") == "see bread and\n\nmore to eat and so on"
+    assert clean("see [[File:a.jpg|thumb|a caption [[x]]\n\nthe end", "en") == "see\n\nthe end"
+
+
 def test_headings_lists_and_sections():
     page = """Lead.
 == History ==
@@ -118,14 +125,50 @@ def test_apparatus_is_known_in_each_language():
         assert clean(f"x\n== {title} ==\n* y", language) == "x"
 
 
-def test_a_page_too_long_for_the_parser_still_loses_its_markup(monkeypatch):
-    page = (
-        "{{Infobox|a={{b}}}}\n'''Bread''' is [[food|eaten]]<ref>x</ref> [http://a.org daily].\n"
-        "[[File:a.jpg|thumb|b]]\n\n* item"
-    )
-    whole = clean(page, "en")
-    monkeypatch.setattr(wikitext, "LONGEST_PARSED", 10)
-    assert clean(page, "en") == whole == "Bread is eaten daily.\n\n- item"
+LEAVES = st.text(alphabet="ab |=\n}{[]:", max_size=6).filter(lambda text: not re.search(r"[{}\[\]]", text))
+
+
+def bracketed(made):
+    """Markup around pieces of (markup, what it shows), in which links show as <…>, templates as (…) and tables not at all."""
+    kind, pieces = made
+    markup, shown = ("".join(column) for column in zip(*pieces, strict=True)) if pieces else ("", "")
+    if kind == "link":
+        return f"[[x{markup}x]]", f"<x{shown}x>"
+    if kind == "template":
+        return "{{x" + markup + "x}}", f"(x{shown}x)"
+    return "\n{|" + markup + "\n|}", "\n"
+
+
+NESTED = st.recursive(
+    LEAVES.map(lambda text: (text, text)),
+    lambda inner: st.tuples(st.sampled_from(["link", "template", "table"]), st.lists(inner, max_size=4)).map(bracketed),
+    max_leaves=25,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(NESTED, max_size=4))
+def test_brackets_are_resolved_however_they_nest(pieces):
+    markup, expected = "".join(one for one, _ in pieces), "".join(one for _, one in pieces)
+    shown = resolve(markup, lambda content: f"({content})", lambda content: f"<{content}>")
+    assert unescape(shown) == "\n" + expected
+
+
+@pytest.mark.parametrize(("markup", "text"), [
+    ("a {{x {{y}} b [[c]]", "\na {{x (y) b <c>"),
+    ("a [[x {{y ]] z}} b}}", "\na <x {{y > z}} b}}"),
+    ("{{a [[b }} c]]", "\n(a [[b ) c]]"),
+    ("{{{x|y}}} {{{{a}}|b}} {{{{{c}}}}}", "\n ((a)|b) ()"),
+    ("{{a|{{b|c=d}}|e}}", "\n(a|(b&#124;c&#61;d)|e)"),
+    ("p\n{| q\n|}}\n| [[r\n|}\ns]]", "\np\n\ns]]"),
+])
+def test_a_bracket_without_a_partner_stays_and_harms_nothing_else(markup, text):
+    assert resolve(markup, lambda content: f"({content})", lambda content: f"<{content}>") == text
+
+
+def test_templates_nested_deeper_than_mediawiki_goes_show_nothing():
+    assert clean("a" + "{{nowrap|" * 90 + "b" + "}}" * 90, "en") == "ab"
+    assert clean("a" + "{{nowrap|" * 200 + "b" + "}}" * 200, "en") == "a"
 
 
 MARKUP = st.lists(st.sampled_from([
@@ -155,6 +198,7 @@ def test_prose_without_markup_keeps_every_word(paragraphs):
 
 @pytest.mark.parametrize("unit", [
     "{{a|", "[[a|", "[http://x ", "<ref>x", "<b>", "\n{|\n", "-{zh-hans:", "(;", "''a", "<div ", "'", "<!--", "{{lang|x|",
+    "}}", "[{", "{{{{x", "{{nowrap|", "\n{|\n|}}}", "== h ==\n", "[[a]] {{b", "|}", "[[File:x|",
 ])
 def test_pathological_pages_come_to_an_end(unit):
     """Linear work is done in a second; work that grows with the square of the page would take many minutes."""

@@ -33,34 +33,54 @@ def _rules(language: str) -> dict[str, str]:
     return rules
 
 
-def shown(name: str, language: str, read_arguments: Callable[[], Mapping[str, str]]) -> str:
+def shown(content: str, language: str) -> str:
     """What a template shows within a sentence; nothing for one that the tables do not know.
 
-    name: as written. language: code of the wiki. read_arguments: gives the arguments as plain text by name, the unnamed ones
-    under "1", "2" and so on; called only for a template that shows them.
+    content: what stands between its braces, `convert|5|km`, with nothing left to resolve. language: code of the wiki.
     """
+    name, bar, rest = content.partition("|")
+    show = _shower(name, language)
+    return show if isinstance(show, str) else show(_arguments(rest) if bar else {})
+
+
+@functools.lru_cache(10_000)
+def _shower(name: str, language: str) -> str | Callable[[Mapping[str, str]], str]:
+    """What a template of this name shows: always the same text, or a function of its arguments."""
     function, colon, value = name.strip().partition(":")
     if colon:
         return value.strip() if function.strip().lower() == "formatnum" and "{" not in value else ""
     name = name.strip().replace("_", " ")
     key = name.lower()
     if key in ("convert", "cvt"):
-        return _converted(_unnamed(read_arguments()))
+        return lambda arguments: _converted(_unnamed(arguments))
     if key in ("frac", "fraction", "sfrac"):
-        return _fraction(_unnamed(read_arguments()))
+        return lambda arguments: _fraction(_unnamed(arguments))
     if re.fullmatch(r"(?:[ivxlc]+|\d+)(?:er|ers|re|es|e)", key):  # {{XIXe|siècle}}, {{1er|octobre}} show their own name
-        return " ".join([name, *_unnamed(read_arguments())[:1]])
+        return lambda arguments: " ".join([name, *_unnamed(arguments)[:1]])
     rule = _rules(language).get(key) or ("{1}" if re.fullmatch(r"lang-[a-z-]+", key) else "")
-    if "{" not in rule:
-        return rule
-    arguments = read_arguments()
+    return functools.partial(_filled, rule) if "{" in rule else rule
 
-    def filled(hole: re.Match) -> str:
-        if hole[1].startswith("*"):
-            return hole[1][1:].join(filter(None, _unnamed(arguments)))
-        return next((arguments[key] for key in hole[1].split("|") if arguments.get(key)), "")
 
-    text = re.sub(r"\{([^{}]+)\}", filled, rule)
+def _arguments(text: str) -> dict[str, str]:
+    """The arguments of a template by name, the unnamed ones under "1", "2" and so on."""
+    arguments, count = {}, 0
+    for argument in text.split("|"):
+        name, equals, value = argument.partition("=")
+        if equals:
+            arguments[name.strip().lower()] = value.strip()
+        else:
+            count += 1
+            arguments[str(count)] = argument.strip()
+    return arguments
+
+
+def _filled(rule: str, arguments: Mapping[str, str]) -> str:
+    def hole(match: re.Match) -> str:
+        if match[1].startswith("*"):
+            return match[1][1:].join(filter(None, _unnamed(arguments)))
+        return next((arguments[key] for key in match[1].split("|") if arguments.get(key)), "")
+
+    text = re.sub(r"\{([^{}]+)\}", hole, rule)
     return text.strip(" ") if rule.strip(" ") == rule else text
 
 

@@ -1,42 +1,42 @@
 """Wikitext to plain text: paragraphs of prose, nothing of the markup.
 
-Three passes, each linear in the length of the page. First goes what a grammar is not needed for and what slows one down:
-comments, notes, tables, tags. Then mwparserfromhell resolves what nests, templates and links. Last, a scrub takes what the
-parser left because the page itself was broken; it is also all that a page gets that is too long or too broken to parse.
+Passes, each linear in the length of the page: comments, notes and tags go; one scan resolves what nests (`wikibrackets.py`); the
+lines that are left are sorted into headings, list items and paragraphs; last, the holes that markup left are closed.
 """
 
+import functools
 import html
 import re
 from html.entities import html5
 
-import mwparserfromhell
-from mwparserfromhell.nodes import Argument, Comment, ExternalLink, Heading, Tag, Template, Wikilink
-from mwparserfromhell.wikicode import Wikicode
-
+from ultralink_nb import wikitemplates
 from ultralink_nb.languages import Language, get_language
-from ultralink_nb.wikitemplates import shown as shown_by_template
-
-LONGEST_PARSED = 3_000_000  # characters; the longest pages of real wikis are about 2 million, before notes and tables go
-MOST_BACKTRACKING = 10_000_000  # characters: the parser reads on to the end of the page for each bracket that never closes
+from ultralink_nb.wikibrackets import resolve
 
 DROPPED_ELEMENTS = (
     "ref|references|gallery|math|chem|ce|syntaxhighlight|source|timeline|score|imagemap|templatestyles|graph|mapframe|maplink|"
     "hiero|inputbox|categorytree|includeonly|pre|dynamicpagelist|templatedata|indicator|rt|rp|style|script|nowiki"
 )
-KNOWN_TAGS = (
-    "abbr|b|bdi|bdo|big|blockquote|br|caption|center|cite|code|dd|del|dfn|div|dl|dt|em|font|h[1-6]|hr|i|includeonly|ins|kbd|li|"
-    "mark|noinclude|nowiki|ol|onlyinclude|p|poem|q|ruby|rb|rt|rp|s|samp|section|small|span|strike|strong|sub|sup|table|tbody|td|"
-    "th|tr|tt|u|ul|var|wbr|noindex|" + DROPPED_ELEMENTS
+BLOCK_TAGS = frozenset("br div p blockquote center poem ul ol dl dd dt h1 h2 h3 h4 h5 h6 hr tr table".split())
+KNOWN_TAGS = BLOCK_TAGS.union(
+    "abbr b bdi bdo big caption cite code del dfn em font i ins kbd mark noinclude onlyinclude q ruby rb s samp section".split(),
+    "small span strike strong sub sup tbody td th tt u var wbr noindex".split(),
+    DROPPED_ELEMENTS.split("|"),
 )
-BLOCK_TAGS = "div|p|blockquote|center|poem|li|ul|ol|dl|dd|dt|h[1-6]|hr|tr|table"
 
 _ELEMENT = re.compile(rf"<!--|<(/?)({DROPPED_ELEMENTS})(?=[\s/>])([^<>]*)>", re.I)
-_TABLE_MARK = re.compile(r"\{\{|\}\}|^[ \t:*#;]*\{\|(?!\})|^[ \t]*\|\}", re.M)
+_TAG = re.compile(r"<(/?)([a-zA-Z]\w*)(?:\s[^<>]*|/)?>")
+_HIDDEN = re.compile(r"<(span|div)\b[^<>]*display\s*:\s*none[^<>]*>[^<]*</\1\s*>", re.I)
 _VARIANT = re.compile(r"-\{(?!\{)((?:(?!-\{|\}-).)*?)\}-", re.S)
 _VARIANT_CODE = r"zh(?:-[a-z]+)*"
 _INTERWIKI = re.compile(r"(?:simple|(?!doi|mw|rfc|pmc)[a-z]{2,3}(?:-[a-z]+){0,2})")
-_HEADING = re.compile(r"[ \t]*(={1,6})[ \t]*(.+?)[ \t]*\1[ \t]*$")
+_WEB_LINK = re.compile(r"\[(?:https?:|ftp:)?//[^\s\[\]]+[ \t]*([^\[\]\n]*)\]")
+_HEADING = re.compile(r"(={1,6})[ \t]*(.+?)[ \t]*\1$")
 _QUOTES = re.compile(r"'{2,}")
+_WORD = re.compile(r"\w")
+_MAGIC_WORD = re.compile(r"__[^\W\da-zа-яё_]+__")
+_PLAIN_TITLE = re.compile(r"\s*[(（][^()（）]*[)）]$")
+_BRACKETS = re.compile(r"\{\{+|\}\}+|\[\[+|\]\]+|\{\|")
 
 
 def clean(wikitext: str, language: str) -> str:
@@ -52,14 +52,11 @@ def clean(wikitext: str, language: str) -> str:
     text = _without_elements(wikitext.replace("\r\n", "\n").replace("\x00", ""))
     if entry.code == "zh":
         text = _chosen_variant(text)
-    text = _without_tags(_without_tables(text))
-    if len(text) <= LONGEST_PARSED and _never_closed(text) * len(text) <= MOST_BACKTRACKING:
-        try:
-            text = _visible(mwparserfromhell.parse(text, skip_style_tags=True), entry)
-        except (mwparserfromhell.parser.ParserError, RecursionError):
-            pass  # the scrub below takes the templates and links of a page that the parser cannot manage
-    text = "\n".join(map(_without_quotes, _scrubbed(text, entry).split("\n")))
-    text = _decoded("\n".join(_prose_lines(text, entry)))
+    text = _WEB_LINK.sub(r"\1", _without_tags(text))
+    text = resolve(
+        text, lambda content: wikitemplates.shown(content, entry.code), lambda content: _shown_link(content, entry.code)
+    )
+    text = _decoded("\n".join(_prose_lines(_scrubbed(text, entry.code), entry)))
     return entry.normalise(_tidy(text)).strip()
 
 
@@ -132,133 +129,74 @@ def _chosen_variant(text: str) -> str:
     return text
 
 
-def _without_tables(text: str) -> str:
-    """Text without `{| … |}`, tables in tables and in templates included; of an unclosed table the first line goes."""
-    open_marks: list[tuple[str, int]] = []
-    cuts: list[tuple[int, int]] = []
-    tables = cursor = 0
-    while match := _TABLE_MARK.search(text, cursor):
-        cursor = match.end()
-        mark = match[0].strip(" \t:*#;")
-        if mark in ("{{", "{|"):
-            open_marks.append((mark, match.start()))
-            tables += mark == "{|"
-        elif mark == "}}":
-            if open_marks and open_marks[-1][0] == "{{":
-                open_marks.pop()
-        elif open_marks and open_marks[-1][0] == "{{" and text.startswith("}", cursor):
-            open_marks.pop()  # "|}}" on a line of its own ends a template whose last argument is empty
-            cursor += 1
-        elif tables:
-            while open_marks[-1][0] == "{{":
-                open_marks.pop()  # never closed within the table
-            cuts.append((open_marks.pop()[1], cursor))
-            tables -= 1
-    for mark, start in open_marks:
-        if mark == "{|":
-            end = text.find("\n", start)
-            cuts.append((start, len(text) if end < 0 else end))
-    kept, position = [], 0
-    for start, end in sorted(cuts):
-        if start >= position:  # else it lies within the one before
-            kept.append(text[position:start])
-            position = end
-    return "".join([*kept, text[position:]])
-
-
 def _without_tags(text: str) -> str:
     """Text without HTML tags, blocks on lines of their own; any other "<" becomes an entity, so that it stays literal."""
     if "<" not in text:
         return text
-    for pattern, instead in (
-        (r"<(span|div)\b[^<>]*display\s*:\s*none[^<>]*>[^<]*</\1\s*>", ""),
-        (r"<li(?:\s[^<>]*)?>", "\n* "),
-        (rf"<br\s*/?>|</?(?:{BLOCK_TAGS})(?:\s[^<>]*)?/?>", "\n"),
-        (rf"</?(?:{KNOWN_TAGS})(?:\s[^<>]*)?/?>", ""),
-    ):
-        text = re.sub(pattern, instead, text, flags=re.I)
-    return text.replace("<", "&lt;")
+    if "display" in text:
+        text = _HIDDEN.sub("", text)
+    return _TAG.sub(_instead_of_tag, text).replace("<", "&lt;")
 
 
-def _never_closed(text: str) -> int:
-    """How many opening brackets and braces have no closing one."""
-    depth = {"[": 0, "{": 0}
-    for match in re.finditer(r"\{\{|\}\}|[\[\]]", text):
-        kind = "{" if match[0] in ("{{", "}}") else "["
-        depth[kind] = depth[kind] + 1 if match[0] in ("{{", "[") else max(0, depth[kind] - 1)
-    return sum(depth.values())
+def _instead_of_tag(tag: re.Match) -> str:
+    name = tag[2].lower()
+    if name == "li":
+        return "" if tag[1] else "\n* "
+    return "\n" if name == "br" or name in BLOCK_TAGS else "" if name in KNOWN_TAGS else tag[0]
 
 
-def _visible(code: Wikicode, language: Language) -> str:
-    """What a reader sees of parsed wikitext; headings, list marks and entities stay as written."""
-    return "".join(_visible_node(node, language) for node in code.nodes)
-
-
-def _visible_node(node, language: Language) -> str:
-    if isinstance(node, Template):
-        return shown_by_template(_visible(node.name, language), language.code, lambda: _arguments(node, language))
-    if isinstance(node, Wikilink):
-        return _link_text(_visible(node.title, language), None if node.text is None else _visible(node.text, language), language)
-    if isinstance(node, ExternalLink):
-        return _visible(node.title, language) if node.title is not None else "" if node.brackets else str(node.url)
-    if isinstance(node, Heading):
-        return f"\n{'=' * node.level} {_visible(node.title, language).strip()} {'=' * node.level}\n"
-    if isinstance(node, Tag):  # only wiki marks are left: those of lists, a ruled line, a table that the first pass did not see
-        return "" if node.contents else str(node.wiki_markup or "")
-    return "" if isinstance(node, (Argument, Comment)) else str(node)
-
-
-def _link_text(title: str, text: str | None, language: Language) -> str:
+def _shown_link(content: str, language: str) -> str:
     """What `[[title|text]]` shows: nothing for files, categories and links to the same page in another language."""
+    title, bar, text = content.partition("|")
+    if "\n" in title.strip():  # never closed: the bracket that was found belongs to a later one
+        return content
+    if ":" not in title:
+        return text or (_PLAIN_TITLE.sub("", title.strip()) if bar else title.strip().replace("_", " "))
     title = title.strip()
-    prefix, colon, rest = (part.strip() for part in title.partition(":"))
-    if colon and prefix:
-        word = prefix.lower().replace("_", " ")
-        if word in ("file", "image", "category", *language.file_words, *language.category_words) or _INTERWIKI.fullmatch(prefix):
-            return ""
-    if text is not None:
-        return text or re.sub(r"\s*[(（][^()（）]*[)）]$", "", rest or title)
+    prefix, _, rest = (part.strip() for part in title.partition(":"))
+    if prefix and (prefix.lower().replace("_", " ") in _hidden_spaces(language) or _INTERWIKI.fullmatch(prefix)):
+        return ""
+    if bar:
+        return text or _PLAIN_TITLE.sub("", rest or title)
     title = title.lstrip(":")
     prefix, colon, rest = title.partition(":")
     return (rest if colon and _INTERWIKI.fullmatch(prefix) else title).replace("_", " ")
 
 
-def _arguments(template: Template, language: Language) -> dict[str, str]:
-    return {str(one.name).strip().lower(): _visible(one.value, language).strip() for one in template.params}
+@functools.cache
+def _hidden_spaces(language: str) -> frozenset[str]:
+    entry = get_language(language)
+    return frozenset(("file", "image", "category", *entry.file_words, *entry.category_words))
 
 
-def _scrubbed(text: str, language: Language) -> str:
-    """Text without the markup that is left of a broken page, innermost first."""
-    for _ in range(40):
-        text, count = re.subn(r"\{\{[^{}]*\}\}|\{\{\{[^{}]*\}\}\}", "", text)
+def _scrubbed(text: str, language: str) -> str:
+    """Text without the markup that is left of a broken page."""
+    if "__" in text:
+        text = _MAGIC_WORD.sub("", text)
+    if not any(mark in text for mark in "[]{}"):
+        return text
+    text = _WEB_LINK.sub(r"\1", text)  # those around a link
+    if "{{" in text or "[[" in text:  # a template or picture that never closes goes to the end of its line
+        words = "|".join(map(re.escape, _hidden_spaces(language)))
+        text = re.sub(rf"\{{\{{[^\n{{}}]*\|[^\n]*|(?i:\[\[\s*(?:{words})\s*:[^\n]*)", "", text)
+    if "{|" in text:  # a table that never closes loses the lines of its cells
+        text = re.sub(r"\{\|[^\n]*|\n[ \t:*#;]*![^\n|!]*(?:\||!!)[^\n]*", "", text)
+    if language == "zh":
+        text = re.sub(r"-\{|\}-", "", text)
+    for _ in range(20):  # what is taken away can bring two brackets together
+        text, count = _BRACKETS.subn("", text)
         if not count:
-            break
-    link = re.compile(r"\[\[([^\[\]|\n]*)(?:\|([^\[\]\n]*))?\]\]")
-    for _ in range(5):
-        text, count = link.subn(lambda m: _link_text(m[1], m[2].split("|")[-1] if m[2] is not None else None, language), text)
-        if not count:
-            break
-    files = "|".join(map(re.escape, ("file", "image", *language.file_words)))
-    for pattern, instead in (
-        (r"\{\{[^\n{}]*\|[^\n]*", ""),  # a template that never closes, to the end of its line
-        (rf"(?i)\[\[\s*(?:{files})\s*:[^\n\[\]]*(?:\|[^\n]*)?", ""),  # a picture that never closes
-        (r"\[(?:https?:|ftp:)?//[^\s\[\]]+[ \t]*([^\[\]\n]*)\]", r"\1"),
-        (r"\{\{+|\}\}+|\[\[+|\]\]+", ""),
-        (r"(?m)^[ \t:*#;]*\{?\|.*$|^[ \t]*!.*(?:\||!!).*$|\{\|[ \t]*(?:[\w-]+[ \t]*=.*)?$", ""),  # a table that never closes
-        (r"__[^\W\da-zа-яё_]+__", ""),
-    ):
-        text = re.sub(pattern, instead, text)
-    count = 1
-    while count:  # what is taken away can bring two brackets together
-        text, count = re.subn(r"\{\{+|\}\}+|\[\[+|\]\]+|\{\|", "", text)
-    return re.sub(r"-\{|\}-", "", text) if language.code == "zh" else text
+            return text
+    return re.sub(r"[\[\]{}]", "", text)
 
 
 def _without_quotes(line: str) -> str:
     """A line without the apostrophes of bold and italics; as in MediaWiki, `l'''Odyssée''` keeps the one that is a letter."""
-    runs = [match for match in _QUOTES.finditer(line)]
-    if not runs:
-        return line
+    if "''''" not in line:
+        without_bold = line.replace("'''", "")
+        if without_bold.count("''") % 2 == 0 or (len(line) - len(without_bold)) % 6 == 0:
+            return without_bold.replace("''", "")
+    runs = list(_QUOTES.finditer(line))
     bold = [run for run in runs if len(run[0]) in (3, 4)]
     italics = sum(len(run[0]) == 2 for run in runs)
     fives = sum(len(run[0]) >= 5 for run in runs)
@@ -276,41 +214,47 @@ def _without_quotes(line: str) -> str:
 
 def _prose_lines(text: str, language: Language) -> list[str]:
     """Lines of prose: headings as paragraphs of their own, list marks as "- ", without sections of apparatus or of nothing."""
-    sections: list[tuple[int, str, list[str]]] = [(0, "", [])]
+    body: list[str] = []
+    sections = [(0, "", body)]
     for line in text.split("\n"):
-        if heading := _HEADING.match(line):
-            sections.append((len(heading[1]), heading[2], []))
-        else:
-            marks = re.match(r"\s*([*#:;]*)\s*", line)
-            body = line[marks.end():].rstrip()
-            if not re.search(r"\w", body):
-                sections[-1][2].append("")
-            else:
-                sections[-1][2].append(("- " if "*" in marks[1] or "#" in marks[1] else "") + body)
+        line = line.strip()
+        if "''" in line:
+            line = _without_quotes(line).strip()
+        if line and not line[0].isalnum():
+            if line[0] == "=" and (heading := _HEADING.match(line)):
+                body = []
+                sections.append((len(heading[1]), heading[2], body))
+                continue
+            words = line.lstrip("*#:; \t")
+            marks = line[: len(line) - len(words)]
+            if not _WORD.search(words) or words[0] == "|":
+                line = ""  # nothing, or cells of a table that never closes
+            elif marks:
+                line = "- " + words if "*" in marks or "#" in marks else words
+        body.append(line)
+    return _without_apparatus(sections, language)
+
+
+def _without_apparatus(sections: list[tuple[int, str, list[str]]], language: Language) -> list[str]:
+    """The lines of sections (level, title, lines) that are prose, each title as a paragraph where prose follows."""
     lines: list[str] = []
+    waiting: list[tuple[int, str]] = []  # headings with nothing below them so far
     skipped = 9  # the level of the section of apparatus that is being left out
-    for index, (level, title, body) in enumerate(sections):
+    for level, title, body in sections:
         if level > skipped:
             continue
         skipped = 9
         if level and level <= 2 and _decoded(title).strip(" :'\u00a0").lower() in language.apparatus_headings:
             skipped = level
             continue
-        if level and _has_prose(sections, index, language):
-            lines += ["", title, ""]
-        lines += body
-    return lines
-
-
-def _has_prose(sections: list[tuple[int, str, list[str]]], index: int, language: Language) -> bool:
-    level = sections[index][0]
-    for inner_index in range(index, len(sections)):
-        inner_level, _, body = sections[inner_index]
-        if inner_index > index and inner_level <= level:
-            return False
+        if level:
+            waiting = [one for one in waiting if one[0] < level] + [(level, title)]
         if any(body):
-            return True
-    return False
+            for _, title in waiting:
+                lines += ["", title, ""]
+            waiting = []
+            lines += body
+    return lines
 
 
 def _decoded(text: str) -> str:
@@ -322,15 +266,33 @@ def _decoded(text: str) -> str:
     return re.sub(r"&(#\d{1,7}|#x[0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});", character, text)
 
 
+_UNSEEN = [*map(chr, (*range(9), *range(11, 32), 127)), *"\u200b\u200e\u200f\u2060\ufeff\u00ad"]
+_STOPS = ",;，；、"
+_HOLE = " \u00a0" + _STOPS
+
+
 def _tidy(text: str) -> str:
     """Text without the holes that dropped templates leave: "( ; )", " ,", blank lines, control characters."""
-    for pattern, instead in (
-        (r"[\x00-\x08\x0b-\x1f\x7f\u200b\u200e\u200f\u2060\ufeff\u00ad]", ""),
-        (r"([(（])[ \u00a0]*(?:[,;，；、][ \u00a0]*)+", r"\1"),
-        (r"(?:[ \u00a0]{0,3}[,;:，；：、]){1,9}[ \u00a0]{0,3}(?=[)）])", ""),
-        (r"(?:(?<=[\s，。；])|^)\([ \u00a0:/–—-]*\)|（[ \u00a0:：/–—-]*）", ""),
-        (r"([,;，；、])(?:[ \u00a0]*[,;，；、])+", r"\1"),
-        (r"[ \t]+", " "), (r"(?<=[(（]) | (?=[)）])", ""), (r" +(?=[,.](?:\s|$))", ""), (r"(?m)^ | $", ""), (r"\n{3,}", "\n\n"),
-    ):
-        text = re.sub(pattern, instead, text)
-    return text
+    for character in _UNSEEN:
+        if character in text:
+            text = text.replace(character, "")
+    text = text.replace("\t", " ")
+    for bracket in "(（":
+        if bracket in text:
+            first, *rest = text.split(bracket)
+            text = bracket.join([first, *(piece.lstrip(_HOLE) for piece in rest)])
+    for bracket in ")）":
+        if bracket in text:
+            *rest, last = text.split(bracket)
+            text = bracket.join([*(piece.rstrip(_HOLE + ":：") for piece in rest), last])
+    text = re.sub(r"\((?<![^\s，。；]\()[ \u00a0:/–—-]*\)", "", text)
+    text = re.sub(r"（[ \u00a0:：/–—-]*）", "", text)
+    for stop in _STOPS:
+        if stop in text:
+            text = re.sub(stop + r"(?:[ \u00a0]*[,;，；、])+", stop, text)
+    text = re.sub("  +", " ", text)
+    for stop in (" ,", " ."):
+        first, *rest = text.split(stop)
+        text = first + "".join((stop[1] if not piece or piece[0] in " \n" else stop) + piece for piece in rest)
+    text = re.sub("\n +", "\n", text.replace(" \n", "\n"))
+    return re.sub("\n\n\n+", "\n\n", text)
