@@ -36,6 +36,12 @@ LEFT_OVER = re.compile(r"\{\{|\}\}|\[\[|\]\]|<ref|</?(?:div|span|small|br)\b|thu
     ("{{\"|Wort|Autor=X}} auf {{Höhe|115|DE-NHN}}", "de", "„Wort“ auf 115 m"),
     ("unos 45{{esd}}km en el {{siglo|XIX||s}}", "es", "unos 45\u00a0km en el siglo XIX"),
     ("'''Berlin''' ({{IPA-de|x}}; {{audio|a.ogg}}) is ({{lang-de|y}}; {{IPA|z}}) here{{cn}}.", "en", "Berlin is (y) here."),
+    ("le {{XXe siècle}}, {{en langue|de|Wien}} et {{Nobr romain|Louis|XIV}}", "fr", "le XXe siècle, Wien et Louis\u00a0XIV"),
+    ("{{ship|HMS|Beagle}} sailed, 5{{e|6}} kg{{e}} {{=}} x{{\\}}y, {{zh|c=茶|p=chá}}, {{chem|H|2|O}}", "en",
+     "HMS Beagle sailed, 5×10^6 kg = x / y, 茶, H2O"),
+    ("{{lang-en2|a=b|c}} {{lang|fr|{{!}}é {{=}} e}} {{nowrap|[[a|b]] {{nowrap|c|d}}}}", "en", "c |é = e b c"),
+    ("the year,{{dropped}}. A list, {{dropped}}, and ({{dropped}}) end ({{dropped}}, {{dropped}}; one; {{dropped}})", "en",
+     "the year. A list, and end (one)"),
     # elements, comments, entities
     ("A<ref name=a/> b<ref>c [[d]] {{cite|x}}</ref> c<ref name=\"b\">x</ref>.", "en", "A b c."),
     ("A<!-- x\ny -->b<math>x^2</math>c<gallery>\nFile:a.jpg|b\n</gallery>d", "en", "Abcd"),
@@ -49,6 +55,7 @@ LEFT_OVER = re.compile(r"\{\{|\}\}|\[\[|\]\]|<ref|</?(?:div|span|small|br)\b|thu
     ("dans l'''Odyssée'' et l''''Arc'''", "fr", "dans l'Odyssée et l'Arc"),
     ("'''Самова́р'''&nbsp;— сосуд", "ru", "Самова́р\u00a0— сосуд"),
     ("Qui\u00a0? «\u202fmoi\u202f»", "fr", "Qui\u00a0? «\u202fmoi\u202f»"),
+    ("a ''{{dropped}}'' b '''{{dropped}}''' c ''{{lang|fr|d}}''", "en", "a b c d"),
     # Chinese variants
     ("-{zh-hans:软件; zh-hant:軟體}-與-{zh-cn:打印机;zh-tw:印表機;}-和-{原樣}-", "zh", "软件与打印机和原样"),
     ("-{H|zh-cn:甲;zh-tw:乙}--{T|题}-显-{A|zh-hans:丙;zh-hant:丁}-", "zh", "显丙"),

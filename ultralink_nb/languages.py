@@ -149,7 +149,9 @@ LANGUAGES: dict[str, Language] = {
                 "bibliography", "further reading", "see also", "external links", "references and further reading",
             ),
             inline_templates={
-                "As of {1}": "as of", "USS {1}": "uss", "HMS {1}": "hms", "US${1}": "us$|usd|us dollar", "₩{1}": "krw",
+                "As of {1}": "as of", "USS {1}": "uss", "HMS {1}": "hms", "SS {1}": "ss", "RMS {1}": "rms", "HMAS {1}": "hmas",
+                "{1} {2}": "ship|currency|oldstyledate|old style date", "{1}-class {2}": "sclass",
+                "US${1}": "us$|usd|us dollar", "₩{1}": "krw",
                 "¥{1}": "cny|jpy|¥", "₹{1}": "inr", "£{1}": "£|gbp", "€{1}": "€|eur",
                 "{1} ({2}, {3})": "nihongo",
             },
@@ -169,8 +171,9 @@ LANGUAGES: dict[str, Language] = {
                 "延伸阅读", "延伸閱讀", "来源", "來源", "资料来源", "資料來源", "备注", "備註",
             ),
             inline_templates={
-                "{3|1}": "le|link-en|link-de|link-fr|link-ja|link-ru|link-es|link-it", "{3|2}": "tsl|translink",
-                "{1}": "僻字|原文", "{1}{2}－{3}{4}": "bd",
+                "{3|1}": "le|link-en|link-de|link-fr|link-ja|link-ru|link-es|link-it|link-ko|link-pt|link-uk|link-vi|link-th",
+                "{3|2}": "tsl|translink",
+                "{1}": "僻字|原文|internal link helper|綠鏈|绿链", "{1}{2}－{3}{4}": "bd",
             },
             normalise=to_simplified_chinese,
         ),
@@ -188,7 +191,8 @@ LANGUAGES: dict[str, Language] = {
                 "примечания и источники", "использованная литература", "дополнительная литература",
             ),
             inline_templates={
-                "{1}": "число|комм|comment|цитата|ударение|прописью|lang2", "—": "тире", "№": "№",
+                "{1}": "число|комм|comment|цитата|ударение|прописью|lang2|s", "{1} {2} {3}": "oldstyledate",
+                "—": "тире", "№": "№",
                 "{2|1}": "нп|нп1|нп2|нп3|нп4|нп5|нп6|не переведено|не переведено 5|iw",
             },
         ),
@@ -206,7 +210,7 @@ LANGUAGES: dict[str, Language] = {
                 "lien externe", "articles connexes", "sources", "sources et bibliographie", "liens et documents externes",
             ),
             inline_templates={
-                "{texte|2}": "langue",
+                "{texte|2}": "langue|en langue",
                 "{1}": "exp|ind|rom|rom-maj|rom-min|petites capitales|souverain|souverain2|souverain-|latin|grec ancien|"
                        "colonnes|japonais|refnec|référence nécessaire|référence souhaitée|référence insuffisante|refins|"
                        "passage non neutre|pas clair|précision|citation bloc|citation longue|à actualiser|abréviation|smn",
@@ -215,7 +219,9 @@ LANGUAGES: dict[str, Language] = {
                 "{1} {2} {3}": "date|date-|date de naissance|date de décès|date sport",
                 "{1} h {2}": "heure", "{1}e siècle": "s|s-|sm|sm-", "{1}e siècle av. J.-C.": "-s|-s-",
                 "av. J.-C.": "av jc", "apr. J.-C.": "apr jc", "p. {1}": "p.", "n° {1}": "n°|numéro", "€": "euro|euros",
-                "er": "er", "re": "re", "e": "e", "Mme": "mme", "M.": "m.", "Dr": "dr",
+                "er": "er", "re": "re", "e": "e", "Mme": "mme", "Mlle": "mlle", "Mgr": "mgr", "\u00a0etc.": "etc.",
+                "{1} km": "km", "{1} m": "m", "{1} kg": "kg", "{1} km/h": "km/h", "{1} °C": "°c",
+                "{1}\u00a0{2}": "nobr romain|nobr romains", "M.": "m.", "Dr": "dr",
             },
         ),
         Language(
@@ -249,7 +255,8 @@ LANGUAGES: dict[str, Language] = {
                 "einzelnachweise und anmerkungen", "anmerkungen und einzelnachweise",
             ),
             inline_templates={
-                "„{1}“": '"|zitat-de', "{text|1}": "zitat|zitat-en", "{1} m": "höhe", "{1}": "s|ens|des|frs|las|rus|its|ess",
+                "„{1}“": '"|zitat-de', "{text|1}": "zitat|zitat-en", "{1} m": "höhe", "§ {1} {2}": "§",
+                "{1}": "s|ens|des|frs|las|rus|its|ess",
             },
         ),
     )

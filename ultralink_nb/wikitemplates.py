@@ -11,17 +11,20 @@ from collections.abc import Callable, Mapping
 
 from ultralink_nb.languages import get_language
 
+NOTHING = "\x00"  # stands for a template that shows nothing, as long as brackets are resolved
 INLINE_TEMPLATES: Mapping[str, str] = {
     "{1}": "nowrap|nobr|nobreak|small|smaller|big|larger|abbr|em|strong|smallcaps|sc|mono|code|var|kbd|samp|mvar|math|sup|sub|"
            "plainlist|flatlist|vanchor|visible anchor|tooltip|flag|flagu|flagcountry|sic|num|keypress|iast|ruby|columns-list|"
-           "colored text|background color|nwr|nsmdns|citation needed span",
+           "colored text|background color|nwr|nsmdns|citation needed span|vr|railgauge|track gauge|char|overline|tq|not a typo|"
+           "proper name|abbrlink|nihongo2|nihongo4|noitalic|normal|nonitalic|nobold|angle",
     "{text|2}": "lang|transl-lang", "{3|2}": "transl|transliteration|tlit|script", "{2}": "langx|color|font color",
-    "{text|quote|1}": "quote|blockquote|cquote|quotation|quote box",
-    "{1} {u|ul}": "val", "{lt|1}": "ill|interlanguage link|interlanguage link multi|illm",
-    "{*}": "chem|chem2|linktext", "{*, }": "hlist|ubl|unbulleted list|flat list",
-    "⟨{1}⟩": "angbr|angle bracket|grapheme", "c. {1}": "circa|c.|ca.",
-    "|": "!|pipe", "=": "=", "'": "'", "'s": "'s", "—": "mdash|em dash|—", "–": "ndash|en dash|–", " – ": "snd|spnd|spaced ndash",
-    " — ": "spaced mdash", "\u00a0": "nbsp|spaces|space", " · ": "·|dot|•|bullet|middot", " / ": "/",
+    "{text|quote|1}": "quote|blockquote|cquote|quotation|quote box", "{c|s|t|1}": "zh|lang-zh",
+    "{1} {u|ul}": "val", "{lt|1}": "ill|interlanguage link|interlanguage link multi|illm", "×10^{1}": "e|esp",
+    "{*}": "chem|chem2|linktext|gaps", "{*, }": "hlist|ubl|unbulleted list|flat list",
+    "⟨{1}⟩": "angbr|angle bracket|grapheme", "c. {1}": "circa|c.|ca.", "fl. {1}": "floruit|fl.", "√{1}": "radic|sqrt",
+    "|": "!|pipe", "=": "=", "'": "'", "'s": "'s", "—": "mdash|em dash|—|mdashb", "–": "ndash|en dash|–",
+    " – ": "snd|spnd|spaced ndash", " — ": "spaced mdash",
+    "\u00a0": "nbsp|spaces|space", " · ": "·|dot|•|bullet|middot", " / ": "/|\\", "⇌": "eqm", "π": "pi",
 }
 
 
@@ -55,16 +58,16 @@ def _shower(name: str, language: str) -> str | Callable[[Mapping[str, str]], str
         return lambda arguments: _converted(_unnamed(arguments))
     if key in ("frac", "fraction", "sfrac"):
         return lambda arguments: _fraction(_unnamed(arguments))
-    if re.fullmatch(r"(?:[ivxlc]+|\d+)(?:er|ers|re|es|e)", key):  # {{XIXe|siècle}}, {{1er|octobre}} show their own name
+    if re.fullmatch(r"(?:[ivxlc]+|\d+)(?:er|ers|re|es|e)(?: siècle)?", key):  # {{XIXe|siècle}} shows its own name
         return lambda arguments: " ".join([name, *_unnamed(arguments)[:1]])
-    rule = _rules(language).get(key) or ("{1}" if re.fullmatch(r"lang-[a-z-]+", key) else "")
+    rule = _rules(language).get(key) or ("{1}" if re.fullmatch(r"lang-[a-z-]+\d?", key) else "")
     return functools.partial(_filled, rule) if "{" in rule else rule
 
 
 def _arguments(text: str) -> dict[str, str]:
     """The arguments of a template by name, the unnamed ones under "1", "2" and so on."""
     arguments, count = {}, 0
-    for argument in text.split("|"):
+    for argument in text.replace(NOTHING, "").split("|"):
         name, equals, value = argument.partition("=")
         if equals:
             arguments[name.strip().lower()] = value.strip()
@@ -75,12 +78,21 @@ def _arguments(text: str) -> dict[str, str]:
 
 
 def _filled(rule: str, arguments: Mapping[str, str]) -> str:
+    """The text of a rule with its holes filled; of words around holes that no argument fills, nothing."""
+    filled = False
+
     def hole(match: re.Match) -> str:
+        nonlocal filled
         if match[1].startswith("*"):
-            return match[1][1:].join(filter(None, _unnamed(arguments)))
-        return next((arguments[key] for key in match[1].split("|") if arguments.get(key)), "")
+            value = match[1][1:].join(filter(None, _unnamed(arguments)))
+        else:
+            value = next((arguments[key] for key in match[1].split("|") if arguments.get(key)), "")
+        filled |= bool(value)
+        return value
 
     text = re.sub(r"\{([^{}]+)\}", hole, rule)
+    if not filled and text.strip():
+        return ""
     return text.strip(" ") if rule.strip(" ") == rule else text
 
 

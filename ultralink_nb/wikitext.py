@@ -9,9 +9,10 @@ import html
 import re
 from html.entities import html5
 
-from ultralink_nb import wikitemplates
 from ultralink_nb.languages import Language, get_language
 from ultralink_nb.wikibrackets import resolve
+from ultralink_nb.wikitemplates import NOTHING
+from ultralink_nb.wikitemplates import shown as shown_by_template
 
 DROPPED_ELEMENTS = (
     "ref|references|gallery|math|chem|ce|syntaxhighlight|source|timeline|score|imagemap|templatestyles|graph|mapframe|maplink|"
@@ -49,13 +50,16 @@ def clean(wikitext: str, language: str) -> str:
     wikitext: as in a dump's `<text>`, XML entities already decoded. language: ISO 639-1 code, `UnknownLanguage` otherwise.
     """
     entry = get_language(language)
-    text = _without_elements(wikitext.replace("\r\n", "\n").replace("\x00", ""))
+    text = _without_elements(wikitext.replace("\r\n", "\n").replace(NOTHING, ""))
     if entry.code == "zh":
         text = _chosen_variant(text)
     text = _WEB_LINK.sub(r"\1", _without_tags(text))
     text = resolve(
-        text, lambda content: wikitemplates.shown(content, entry.code), lambda content: _shown_link(content, entry.code)
+        text,
+        lambda content: shown_by_template(content, entry.code) or NOTHING,
+        lambda content: _shown_link(content, entry.code),
     )
+    text = text.replace(f"'{NOTHING}'", "'\x01'").replace(NOTHING, "")  # apostrophes around nothing must not run together
     text = _decoded("\n".join(_prose_lines(_scrubbed(text, entry.code), entry)))
     return entry.normalise(_tidy(text)).strip()
 
@@ -147,7 +151,7 @@ def _instead_of_tag(tag: re.Match) -> str:
 
 def _shown_link(content: str, language: str) -> str:
     """What `[[title|text]]` shows: nothing for files, categories and links to the same page in another language."""
-    title, bar, text = content.partition("|")
+    title, bar, text = content.replace(NOTHING, "").partition("|")
     if "\n" in title.strip():  # never closed: the bracket that was found belongs to a later one
         return content
     if ":" not in title:
@@ -290,6 +294,7 @@ def _tidy(text: str) -> str:
     for stop in _STOPS:
         if stop in text:
             text = re.sub(stop + r"(?:[ \u00a0]*[,;，；、])+", stop, text)
+    text = re.sub(r",[ \u00a0]*\.(?=\s|$)", ".", text)
     text = re.sub("  +", " ", text)
     for stop in (" ,", " ."):
         first, *rest = text.split(stop)
