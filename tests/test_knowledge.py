@@ -1,19 +1,25 @@
-import bz2
-import gzip
-import json
-import re
-import tracemalloc
-from collections import Counter
-from xml.sax.saxutils import escape
+"""Grounding: which pages become documents, whatever their layout, however often the work is killed."""
 
-import numpy as np
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ultralink_nb.dumps import DumpError, Site, find_dumps, language_of_dump, read_pages
-from ultralink_nb.knowledge import page_gate, read_documents
+from tests.wiki_xml import dump, letters, page
+from ultralink_nb import dump_files, refining
+from ultralink_nb.dumps import DumpError, find_dumps, read_pages
+from ultralink_nb.gates import Gates, page_gate
+from ultralink_nb.knowledge import ground
 from ultralink_nb.passages import is_heading, passages_of, split_passages
 from ultralink_nb.records import DOCUMENTS, PASSAGES, REJECTED, read_table, write_table
 from ultralink_nb.tokens import count_tokens
@@ -21,198 +27,210 @@ from ultralink_nb.workspace import SAMPLE
 
 FIVE = ["en", "zh", "ru", "fr", "es"]
 ENGLISH = "The old mill stands by the river, and its wheel has turned for two hundred years. Text {} is one of its own. "
-
-
-def page(title, text, page_id=1, namespace=0, inner="", revisions=1):
-    parts = "".join(
-        f"<revision><id>{10 * page_id + n}</id><contributor><username>U</username><id>999</id></contributor>"
-        f"<model>wikitext</model><text>{escape(text)}{'' if n == revisions - 1 else ' OLD'}</text></revision>"
-        for n in range(revisions)
-    )
-    return f"<page><title>{escape(title)}</title><ns>{namespace}</ns><id>{page_id}</id>{inner}{parts}</page>"
-
-
-def dump(*pages, base="https://en.wikipedia.org/wiki/Main_Page", version="0.11"):
-    return (
-        f'<mediawiki xmlns="http://www.mediawiki.org/xml/export-{version}/"><siteinfo><sitename>W</sitename><base>{base}</base>'
-        f'<namespaces><namespace key="0"/></namespaces></siteinfo>{"".join(pages)}</mediawiki>'
-    ).encode()
+WORDS = "river mill wheel stone miller flour grain water bridge village market winter road song harvest lantern orchard".split()
 
 
 def article(number, words=8):
     return page(f"Mill {number}", ENGLISH.format(number) * words, number)
 
 
-# --- dumps ---
-
-@pytest.mark.parametrize("suffix", [".xml", ".xml.bz2", ".xml.gz"])
-def test_pages_are_read_from_every_kind_of_file(tmp_path, suffix):
-    data = dump(
-        page("A & B", "x < y", 7, revisions=3), page("Talk:A", "t", 8, namespace=1),
-        page("R", "", 9, inner='<redirect title="A"/>'),
-    )
-    pack = {".xml": bytes, ".xml.bz2": bz2.compress, ".xml.gz": gzip.compress}[suffix]
-    path = tmp_path / f"frwiki{suffix}"
-    path.write_bytes(pack(data))
-    first, talk, redirect = read_pages(path)
-    assert (first.title, first.id, first.revision, first.text, first.redirect) == ("A & B", 7, "72", "x < y", False)
-    assert (talk.namespace, redirect.redirect, redirect.id) == (1, True, 9)
-    assert first.site == Site("fr", "W", "https://en.wikipedia.org/wiki/Main_Page") and first.key == "fr:7"
+def prose(number, length=120):
+    """English of its own for each number, so that no two are near-duplicates."""
+    draw = random.Random(number)
+    sentence = "The {} of the {} is near the {} {}."
+    return " ".join(sentence.format(*draw.choices(WORDS, k=3), draw.randint(0, 10**6)) for _ in range(length // 10))
 
 
-def test_a_bz2_of_several_streams_is_read_whole(tmp_path):
-    data = dump(*(article(n) for n in range(1, 6)))
-    path = tmp_path / "enwiki.xml.bz2"
-    path.write_bytes(bz2.compress(data[:700]) + bz2.compress(data[700:]))
-    assert [one.id for one in read_pages(path)] == [1, 2, 3, 4, 5]
+class Result:
+    """Documents and refusals of a grounding, read back from its tables."""
 
-
-def test_the_language_comes_from_the_name_or_the_parameter_never_from_the_header(tmp_path):
-    unnamed = tmp_path / "export.xml"
-    unnamed.write_bytes(dump(page("A", "x")))
-    with pytest.raises(DumpError, match=r"export\.xml.*dump_language"):
-        list(read_pages(unnamed))
-    assert next(read_pages(unnamed, "ru")).site.language == "ru"
-    assert language_of_dump(tmp_path / "dewiki-x.xml", otherwise="ru") == "de"
-
-
-def test_a_dump_that_is_cut_off_says_where_after_the_pages_before(tmp_path):
-    letters = np.random.default_rng(1).integers(97, 123, (299, 9000), dtype=np.uint8)
-    whole = dump(*(page(f"P{n}", letters[n - 1].tobytes().decode(), n) for n in range(1, 300)))
-    for pack, name in ((bz2.compress, "enwiki.xml.bz2"), (gzip.compress, "enwiki.xml.gz"), (bytes, "enwiki.xml")):
-        data = pack(whole)
-        path = tmp_path / name
-        path.write_bytes(data[: int(len(data) * 0.8)])
-        seen = []
-        with pytest.raises(DumpError) as error:
-            for one in read_pages(path):
-                seen.append(one.id)
-        assert 10 < len(seen) < 299 and seen == list(range(1, len(seen) + 1))
-        said = rf"{name}: .* byte [\d,]+ of its XML.*after {len(seen):,} whole pages.*fetch the file again"
-        assert re.search(said, str(error.value))
-
-
-@pytest.mark.parametrize(("content", "message"), [
-    (b"<html><body>no dump</body></html>", "holds no <page>"),
-    (b"<mediawiki><page></title></page></mediawiki>", "not well-formed XML at line 1"),
-    (b"", "before the first whole page"),
-    (b"BZh9 this is not bzip2 at all", "bz2"),
-    (b"\xfd7zXZ\x00xx", "recompress"),
-])
-def test_a_file_that_is_no_dump_is_named(tmp_path, content, message):
-    path = tmp_path / "enwiki.xml"
-    path.write_bytes(content)
-    with pytest.raises(DumpError, match=message) as error:
-        list(read_pages(path))
-    assert "enwiki.xml" in str(error.value)
-
-
-def test_memory_does_not_grow_with_the_dump(tmp_path):
-    def peak(pages):
-        path = tmp_path / f"enwiki{pages}.xml"
-        path.write_bytes(dump(*(page(f"P{n}", "word " * 4000, n) for n in range(pages))))
-        tracemalloc.start()
-        assert sum(1 for _ in read_pages(path)) == pages
-        most = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return most
-
-    assert peak(400) < 1.5 * peak(50) + 1e6
-
-
-def test_addresses_and_licences():
-    lying = Site("zh", "Wikipedia", "https://en.wikipedia.org/wiki/Main_Page")
-    assert lying.url("都江堰 (a?)") == "https://zh.wikipedia.org/wiki/%E9%83%BD%E6%B1%9F%E5%A0%B0_(a%3F)"
-    assert lying.license == Site("en").license == "CC-BY-SA-4.0"
-    own = Site("fr", "Notre wiki", "https://wiki.example.org/w/Accueil")
-    assert own.url("Le pain") == "https://wiki.example.org/w/Le_pain" and own.license == "unknown"
-
-
-def test_folders_globs_and_lists_of_dumps(tmp_path):
-    for name in ("enwiki-pages-articles1.xml-p1p41.bz2", "frwiki.xml", "frwiki-index.txt.bz2", "notes.txt"):
-        (tmp_path / name).write_bytes(b"x")
-    names = [path.name for path in find_dumps(tmp_path)]
-    assert names == ["enwiki-pages-articles1.xml-p1p41.bz2", "frwiki.xml"]
-    assert [path.name for path in find_dumps([tmp_path / "fr*.xml", tmp_path])] == names
-    with pytest.raises(FileNotFoundError, match="nothing"):
-        find_dumps(tmp_path / "nothing*")
+    def __init__(self, paths, languages, folder, low=10, high=10_000, **settings):
+        gates = Gates(low, high, filter_words=settings.pop("filter_words", {}))
+        settings.setdefault("cache_dir", folder / "cache")
+        self.grounding = ground(paths, languages, folder, gates, **settings)
+        self.documents = read_table(folder / "documents.parquet", DOCUMENTS)
+        self.rejected = read_table(folder / "rejected_01.parquet", REJECTED)
+        self.gates = Counter(row["gate"] for row in self.rejected)
+        self.funnel = self.grounding.funnel
+        assert (len(self.documents), len(self.rejected)) == self.grounding[:2]
 
 
 # --- gates ---
 
 def test_every_gate_refuses_what_it_should_and_counts_it(tmp_path):
-    good, unwanted, same = ENGLISH.format(1) * 8, ENGLISH.format(2) * 8 + "It was Forbidden.", ENGLISH.format(1) * 8
+    good, unwanted, same = prose(1), prose(2) + " It was Forbidden.", prose(1).upper()
     german = "Die alte Mühle steht am Fluss, und ihr Rad dreht sich seit zweihundert Jahren im kalten Wasser. " * 10
     (tmp_path / "enwiki.xml").write_bytes(dump(
         page("Good", good, 1), page("Talk:Good", good, 2, namespace=1), page("R", "#REDIRECT [[Good]]", 3),
         page("R2", "x", 4, inner='<redirect title="Good"/>'), page("Mill (disambiguation)", good, 5),
         page("Mills", "{{Disambig}}\n" + good, 6), page("List of mills", good, 7), page("Stub", "A mill.", 8),
-        page("Long", ENGLISH.format(9) * 100, 9), page("Unwanted", unwanted, 10), page("Copy", same, 11),
-        page("Deutsch", german, 12), page("Good again", ENGLISH.format(13) * 8, 1),
+        page("Long", prose(9, 2000), 9), page("Unwanted", unwanted, 10), page("Copy", same, 11),
+        page("Deutsch", german, 12), page("Good again", prose(13), 1), page("Nearly", good + " A new last sentence.", 14),
+        page("Huge", "[[a]] " * 600_000, 15),
     ))
-    result = read_documents(
-        tmp_path, ["en"], min_document_tokens=100, max_document_tokens=1000, filter_words={"en": ["forbidden"]}
-    )
-    assert Counter(row["gate"] for row in result.rejected) == {
-        "namespace": 1, "redirect": 2, "disambiguation": 2, "list_page": 1, "too_short": 1, "too_long": 1, "filter_words": 1,
-        "duplicate": 2, "language": 1,
+    result = Result(tmp_path, ["en"], tmp_path / "out", 100, 1000, filter_words={"en": ["forbidden"]})
+    assert result.gates == {
+        "namespace": 1, "redirect": 2, "disambiguation": 2, "list_page": 1, "oversized": 1, "too_short": 1, "too_long": 1,
+        "filter_words": 1, "duplicate": 3, "language": 1,
     }
-    assert [document["id"] for document in result.documents] == ["en:1"]
-    assert result.funnel["en"].iloc[0] == 13 and result.funnel["en"].iloc[-1] == 1 and result.funnel["en"].is_monotonic_decreasing
+    assert len(result.documents) == 1 and result.documents[0]["n_tokens"] == count_tokens([result.documents[0]["text"]])[0]
+    reasons = sorted(row["reason"].split(" as")[0] for row in result.rejected if row["gate"] == "duplicate")
+    assert reasons == ["a page with the id 1 was read before", "nearly the same text", "the same text"]
+    assert result.funnel["en"].iloc[0] == 15 and result.funnel["en"].iloc[-1] == 1 and result.funnel["en"].is_monotonic_decreasing
     record = json.loads(result.rejected[0]["record"])
     assert set(record) == {"title", "url", "text"} and len(record["text"]) <= 200
-    assert write_table(tmp_path / "documents.parquet", result.documents, DOCUMENTS) == 1
-    assert write_table(tmp_path / "rejected.parquet", result.rejected, REJECTED) == 12
-    assert read_table(tmp_path / "documents.parquet", DOCUMENTS)[0]["n_tokens"] == count_tokens([result.documents[0]["text"]])[0]
+
+
+def test_near_duplicates_are_a_parameter(tmp_path):
+    (tmp_path / "enwiki.xml").write_bytes(dump(page("A", prose(1), 1), page("B", prose(1) + " A new last sentence.", 2)))
+    assert len(Result(tmp_path, ["en"], tmp_path / "a").documents) == 1
+    assert len(Result(tmp_path / "enwiki.xml", ["en"], tmp_path / "b", near_duplicate=None).documents) == 2
 
 
 def test_filter_words_are_whole_words_except_in_chinese(tmp_path):
     (tmp_path / "enwiki.xml").write_bytes(dump(article(1)))
-    kept = read_documents(tmp_path, ["en"], min_document_tokens=10, filter_words={"en": ["mil", "turn"], "zh": ["磨"]})
+    kept = Result(tmp_path, ["en"], tmp_path / "out", filter_words={"en": ["mil", "turn"], "zh": ["磨"]})
     assert len(kept.documents) == 1
     (tmp_path / "zhwiki.xml").write_bytes(dump(page("水磨", "河边的老水磨已经转动了两百多年，村里的人都很喜欢它。" * 10, 1)))
-    refused = read_documents(tmp_path / "zhwiki.xml", ["zh"], min_document_tokens=10, filter_words={"zh": ["水磨"]})
-    assert not refused.documents and refused.rejected[0]["gate"] == "filter_words"
+    refused = Result(tmp_path / "zhwiki.xml", ["zh"], tmp_path / "out", filter_words={"zh": ["水磨"]})
+    assert not refused.documents and refused.gates == {"filter_words": 1}
 
 
 def test_what_is_drawn_depends_on_the_seed_and_not_on_the_order(tmp_path):
-    pages = [article(number) for number in range(1, 61)]
+    pages = [page(f"Mill {number}", prose(number), number) for number in range(1, 61)]
     for name, order in (("a", pages), ("b", pages[::-1])):
         (tmp_path / name).mkdir()
         (tmp_path / name / "enwiki-1.xml").write_bytes(dump(*order[:25]))
         (tmp_path / name / "enwiki-2.xml").write_bytes(dump(*order[25:]))
 
     def drawn(name, seed):
-        return read_documents(tmp_path / name, ["en"], min_document_tokens=10, max_documents=9, seed=seed).documents
+        rows = Result(tmp_path / name, ["en"], tmp_path / "out", max_documents=9, seed=seed).documents
+        return {row["id"]: row["text"] for row in rows}
 
-    assert drawn("a", 1) == [{**row, "source": one["source"]} for row, one in zip(drawn("b", 1), drawn("a", 1), strict=True)]
-    assert len(drawn("a", 1)) == 9 and {row["id"] for row in drawn("a", 1)} != {row["id"] for row in drawn("a", 2)}
-    funnel = read_documents(tmp_path / "a", ["en"], min_document_tokens=10, max_documents=9).funnel["en"]
+    assert drawn("a", 1) == drawn("b", 1) and len(drawn("a", 1)) == 9 and drawn("a", 1) != drawn("a", 2)
+    funnel = Result(tmp_path / "a", ["en"], tmp_path / "out", max_documents=9).funnel["en"]
     assert funnel.iloc[0] == 60 and funnel.iloc[-1] == 9
 
 
-def test_a_broken_dump_is_used_only_when_asked_and_then_counted(tmp_path):
+def test_pages_that_the_draw_cannot_reach_are_not_cleaned(tmp_path, monkeypatch):
+    monkeypatch.setattr(dump_files, "PART", 5_000)
+    monkeypatch.setattr(refining, "LAG", 2)
+    (tmp_path / "enwiki.xml").write_bytes(dump(*(page(f"Mill {number}", prose(number), number) for number in range(1, 101))))
+    bounded = Result(tmp_path / "enwiki.xml", ["en"], tmp_path / "a", max_documents=5)
+    monkeypatch.setattr(refining, "LAG", 1000)
+    unbounded = Result(tmp_path / "enwiki.xml", ["en"], tmp_path / "b", max_documents=5, cache_dir=tmp_path / "other")
+    assert bounded.documents == unbounded.documents and len(bounded.documents) == 5
+    assert "after not_drawn_early" in bounded.funnel.index and "after not_drawn_early" not in unbounded.funnel.index
+    assert bounded.funnel["en"].iloc[-1] == unbounded.funnel["en"].iloc[-1] == 5
+
+
+# --- sources ---
+
+def test_a_broken_dump_keeps_what_was_whole_and_is_used_only_when_asked(tmp_path):
     path = tmp_path / "enwiki.xml"
-    path.write_bytes(dump(*(article(n) for n in range(1, 11)))[:-900])
-    with pytest.raises(DumpError, match="accept_broken_dump"):
-        read_documents(path, ["en"], min_document_tokens=10)
-    result = read_documents(path, ["en"], min_document_tokens=10, accept_broken_dump=True)
-    assert 5 < len(result.documents) < 10
-    assert [row["gate"] for row in result.rejected] == ["broken_dump"]
+    path.write_bytes(dump(*(page(f"Mill {n}", prose(n), n) for n in range(1, 11)))[:-900])
+    with pytest.raises(DumpError, match=r"enwiki\.xml, byte [\d,]+ of the XML: the file ends too early.*accept_broken_dump"):
+        Result(path, ["en"], tmp_path / "out")
+    assert 5 < len(read_table(tmp_path / "out" / "documents.parquet", DOCUMENTS)) < 10
+    result = Result(path, ["en"], tmp_path / "out", accept_broken_dump=True)
+    assert 5 < len(result.documents) < 10 and result.gates == {"broken_dump": 1}
 
 
-def test_a_dump_of_a_language_that_the_run_lacks_is_refused_as_a_whole(tmp_path):
+def test_a_dump_without_a_page_is_an_error_even_when_broken_ones_are_accepted(tmp_path):
+    for content in (b"", b"<mediawiki></mediawiki>", b"BZh9 this is not bzip2 at all"):
+        (tmp_path / "enwiki.xml").write_bytes(content)
+        with pytest.raises(DumpError, match=r"enwiki\.xml"):
+            Result(tmp_path / "enwiki.xml", ["en"], tmp_path / "out", accept_broken_dump=True)
+
+
+def test_a_source_of_a_language_that_the_run_lacks_is_refused_as_a_whole(tmp_path):
     (tmp_path / "enwiki.xml").write_bytes(dump(article(1)))
     (tmp_path / "dewiki.xml").write_bytes(dump(article(2)))
-    result = read_documents(tmp_path, ["en"], min_document_tokens=10)
-    assert [(row["gate"], row["language"]) for row in result.rejected] == [("dump_language", "de")]
+    result = Result([tmp_path / "enwiki.xml", tmp_path / "dewiki.xml"], ["en"], tmp_path / "out")
+    assert [(row["gate"], row["language"]) for row in result.rejected] == [("source_language", "de")]
+
+
+def test_every_layout_goes_the_same_way(tmp_path):
+    texts = {number: prose(number) for number in range(1, 6)}
+    (tmp_path / "enwiki.xml").write_bytes(dump(*(page(f"Mill {n}", text, n) for n, text in texts.items())))
+    rows = [{"id": str(n), "title": f"Mill {n}", "url": f"https://en.wikipedia.org/wiki/Mill_{n}", "text": text}
+            for n, text in texts.items()]
+    (tmp_path / "en.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\nno json\n", "utf-8")
+    mixed = [{**row, "language": "en" if n % 2 else "fr"} for n, row in enumerate(rows)]
+    (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, mixed)), "utf-8")
+    from_dump = Result(tmp_path / "enwiki.xml", ["en"], tmp_path / "a").documents
+    from_rows = Result(tmp_path / "en.jsonl", ["en"], tmp_path / "b")
+    names = ("id", "title", "url", "text", "license", "n_tokens")
+    assert [[row[name] for name in names] for row in from_dump] == [[row[name] for name in names] for row in from_rows.documents]
+    assert from_rows.gates == {"bad_row": 1} and "line 6" in from_rows.rejected[0]["reason"] + from_rows.rejected[0]["id"]
+    own = Result(tmp_path / "all.jsonl", ["en", "de"], tmp_path / "c")
+    assert {row["id"] for row in own.documents} == {"en:2", "en:4"} and own.gates == {"row_language": 3}
+    assert list(own.funnel.columns) == ["en", "de"] and own.funnel["en"].tolist()[0] == 2
+
+
+# --- processes and kills ---
+
+def big_dump(path, pages=400):
+    xml = dump(*(page(f"P{n}", prose(n, 300) + noise, n) for n, noise in enumerate(letters(pages, 40), 1)))
+    path.write_bytes(xml)
+    return path
+
+
+def tables(folder):
+    return [(folder / name).read_bytes() for name in ("documents.parquet", "rejected_01.parquet")]
+
+
+def test_any_number_of_processes_gives_the_same_tables(tmp_path, monkeypatch):
+    monkeypatch.setattr(dump_files, "PART", 100_000)
+    monkeypatch.setattr(refining, "SMALL", 0)
+    path = big_dump(tmp_path / "enwiki.xml")
+    for workers in (1, 2):
+        Result(path, ["en"], tmp_path / str(workers), workers=workers, max_documents=50)
+    assert tables(tmp_path / "1") == tables(tmp_path / "2")
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from ultralink_nb import dump_files, knowledge, refining
+from ultralink_nb.gates import Gates
+dump_files.PART, refining.SMALL = 60_000, 0
+if __name__ == "__main__":
+    knowledge.ground(sys.argv[1], ["en"], sys.argv[2], Gates(10), cache_dir=sys.argv[3], workers=int(sys.argv[4]))
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_kill_at_any_instant_loses_no_more_than_a_part(tmp_path, workers):
+    path = big_dump(tmp_path / "enwiki.xml")
+    script = tmp_path / "run.py"
+    script.write_text(KILLED, "utf-8")
+
+    def begin(name):
+        command = [sys.executable, str(script), str(path), str(tmp_path / name), str(tmp_path / f"{name}-cache"), str(workers)]
+        return subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+
+    started = time.monotonic()
+    assert begin("whole").wait(120) == 0
+    whole = time.monotonic() - started
+    draw, done = random.Random(workers), []
+    for _ in range(4):
+        process = begin("killed")
+        time.sleep(whole * draw.uniform(0.4, 0.95))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        done.append(len(list((tmp_path / "killed-cache").rglob("[0-9]*[0-9].parquet"))))
+    assert done == sorted(done) and done[-1] > 0
+    assert begin("killed").wait(120) == 0
+    assert tables(tmp_path / "whole") == tables(tmp_path / "killed")
 
 
 # --- the embedded sample ---
 
 @pytest.fixture(scope="module")
-def sample():
-    return read_documents(SAMPLE / "wiki", FIVE, min_document_tokens=150)
+def sample(tmp_path_factory):
+    return Result(SAMPLE / "wiki", FIVE, tmp_path_factory.mktemp("sample"), 150)
 
 
 def test_the_sample_gives_its_articles_and_refuses_the_rest(sample):
@@ -227,7 +245,7 @@ def test_the_sample_gives_its_articles_and_refuses_the_rest(sample):
 def test_the_demo_profile_gives_every_recorded_dialogue_one_passage_and_every_passage_a_dialogue(sample, root):
     profile = yaml.safe_load((root / "notebooks" / "profiles" / "demo.yaml").read_text("utf-8"))
     assert profile["min_document_tokens"] == 150
-    passages = passages_of(sample.documents, profile["max_passage_tokens"])
+    passages = list(passages_of(sample.documents, profile["max_passage_tokens"]))
     for code in FIVE:
         texts = [row["text"] for row in passages if row["language"] == code]
         lines = (SAMPLE / "dialogues" / f"{code}.jsonl").read_text("utf-8").splitlines()
@@ -310,15 +328,18 @@ def test_a_stress_mark_is_never_cut_from_its_letter():
 
 
 def test_passages_fit_their_table(tmp_path, sample):
-    passages = passages_of(sample.documents[:3], 300)
+    passages = list(passages_of(sample.documents[:3], 300))
     assert write_table(tmp_path / "passages.parquet", passages, PASSAGES) == len(passages) > 6
     assert len({row["id"] for row in passages}) == len(passages)
 
 
-def test_real_dumps_become_documents_in_the_language_of_their_name(shared_data):
-    found = read_documents(
-        shared_data / "wiki_xml" / "dbpedia_minidump_*.bz2", [*FIVE, "de"], min_document_tokens=1000, max_document_tokens=100_000
-    )
+def test_passages_by_two_processes_are_the_same(sample, monkeypatch):
+    monkeypatch.setattr("ultralink_nb.passages.BATCH", 4)
+    assert list(passages_of(sample.documents, 300, workers=2)) == list(passages_of(sample.documents, 300))
+
+
+def test_real_dumps_become_documents_in_the_language_of_their_name(shared_data, tmp_path):
+    found = Result(shared_data / "wiki_xml" / "dbpedia_minidump_*.bz2", [*FIVE, "de"], tmp_path, 1000, 100_000)
     assert {row["language"] for row in found.documents} == {*FIVE, "de"}
     for row in found.documents:
         assert row["url"].startswith(f"https://{row['language']}.wikipedia.org/wiki/")

@@ -1,30 +1,25 @@
-"""Pages of a MediaWiki XML export, one at a time: a dump of any size is read in the memory of its longest page.
+"""Pages of a MediaWiki XML export, one at a time or part by part (dump_files.py), in the memory of one part.
 
-The file may be plain, bz2 (also of several streams, as Wikipedia's are) or gz; its first bytes say which, not its name.
+Damage costs the page it stands in: what is whole before and after it is read.
 """
 
-import bz2
-import gzip
-import lzma
 import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html import unescape
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree
 
-from ultralink_nb.errors import KitError
+from ultralink_nb.dump_files import LONGEST_PAGE, PAGE, UNPACKING, DumpError, Part, chunks_of, content, cut, is_index
 from ultralink_nb.languages import get_language, language_of_file
 from ultralink_nb.records import find_files
 
-CHUNK = 1 << 18
+__all__ = [
+    "Damage", "DumpError", "Page", "Part", "Site", "cut", "describe", "find_dumps", "is_dump", "language_of_dump", "pages_of",
+    "read_pages", "read_site",
+]
 SAMPLE_SITE = "UltraLink sample encyclopedia"
-
-
-class DumpError(KitError):
-    """A dump that cannot be read; the message names the file, the place in it and what to do."""
 
 
 @dataclass(frozen=True)
@@ -68,18 +63,48 @@ class Page:
     @property
     def key(self) -> str:
         """The id that the page's document gets: `zh:1003`."""
-        return f"{self.site.language}:{self.id}"
+        return f"{self.language}:{self.id}"
+
+    @property
+    def language(self) -> str:
+        return self.site.language
+
+    @property
+    def url(self) -> str:
+        return self.site.url(self.title)
+
+    @property
+    def license(self) -> str:
+        return self.site.license
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A place of a dump that cannot be read: where it is, in words, and what is wrong there."""
+
+    place: str
+    what: str
+
+
+def is_dump(path: Path) -> bool:
+    """Whether a file is MediaWiki XML, by its name (".xml" in it) or by how it begins."""
+    if ".xml" in path.name:
+        return True
+    try:
+        return next(chunks_of(path), b"").lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"<mediawiki", b"<?xml"))
+    except UNPACKING:
+        return False
 
 
 def find_dumps(paths: str | Path | list[str | Path]) -> list[Path]:
     """Dumps that a parameter names: files, folders or globs, each once, sorted by name.
 
     In a folder, files with ".xml" in their names count (`…-pages-articles1.xml-p1p41242.bz2` too); a file named on its own
-    always does. Raises FileNotFoundError where nothing is found.
+    always does, and the index of a multistream dump never. Raises FileNotFoundError where nothing is found.
     """
     found: dict[Path, None] = {}
     for one in [paths] if isinstance(paths, (str, Path)) else paths:
-        files = find_files(one, (".xml", ".bz2", ".gz"))
+        files = [file for file in find_files(one, (".xml", ".bz2", ".gz")) if not is_index(file)]
         if Path(one).is_dir():
             files = [file for file in files if ".xml" in file.name]
             if not files:
@@ -107,100 +132,91 @@ def read_pages(path: str | Path, language: str | None = None) -> Iterator[Page]:
     """
     path = Path(path)
     language = get_language(language).code if language else language_of_dump(path)
+    site, count, title = read_site(path, language), 0, ""
+    for part in cut(path):
+        for page in pages_of(part, site):
+            if isinstance(page, Damage):
+                raise DumpError(describe(path, page, count, title))
+            yield page
+            count, title = count + 1, page.title
+    if not count:
+        raise DumpError(no_pages(path))
+
+
+def describe(path: Path, damage: Damage, count: int, title: str = "") -> str:
+    """One sentence on a damaged dump, for a person."""
+    last = f", the last one {title!r}" if title else ""
+    before = f"after {count:,} whole pages{last}" if count else "before the first whole page"
+    advice = "fetch the file again" + (", or set accept_broken_dump to use its whole pages" if count else "")
+    return f"{path}, {damage.place}: {damage.what}, {before}; {advice}"
+
+
+def no_pages(path: Path) -> str:
+    return f"{path} holds no <page>: it is not a MediaWiki XML export, or an empty one"
+
+
+def read_site(path: Path, language: str) -> Site:
+    """What stands before a dump's first page. Raises FileNotFoundError, or `DumpError` for a file packed in another way."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
-    parser = ElementTree.XMLPullParser(events=("start", "end"))
-    pages = _Pages(language)
-    with open(path, "rb") as file:
-        stream, kind = _decompressed(file)
-        offset = 0
-        try:
-            while chunk := stream.read1(CHUNK):
-                offset += len(chunk)
-                parser.feed(chunk)
-                yield from pages.take(parser)
-            parser.close()
-            yield from pages.take(parser)
-        except (EOFError, OSError, zlib.error, lzma.LZMAError, ElementTree.ParseError) as error:
-            yield from pages.take(parser)
-            raise DumpError(_damage(path, kind, file, offset, pages, error)) from None
-    if not pages.count:
-        raise DumpError(f"{path} holds no <page>: it is not a MediaWiki XML export, or an empty one")
+    head = b""
+    try:
+        for chunk in chunks_of(path):
+            head += chunk
+            if PAGE in head or len(head) > LONGEST_PAGE:
+                break
+    except UNPACKING:
+        pass  # whoever reads the pages will say so, with the place
+    head = head.partition(PAGE)[0].decode("utf-8", "replace")
+    found = (re.search(rf"<{tag}>([^<]*)</{tag}>", head) for tag in ("sitename", "base"))
+    return Site(language, *(unescape(match[1]).strip() if match else "" for match in found))
 
 
-def _decompressed(file: BinaryIO) -> tuple[BinaryIO, str]:
-    magic = file.read(6)
-    file.seek(0)
-    if magic.startswith(b"BZh"):
-        return bz2.open(file), "bz2"
-    if magic.startswith(b"\x1f\x8b"):
-        return gzip.open(file), "gz"
-    if magic.startswith(b"7z\xbc\xaf") or magic.startswith(b"\x28\xb5\x2f\xfd") or magic.startswith(b"\xfd7zXZ"):
-        raise DumpError(f"{file.name}: 7z, xz and zst are not read here: recompress it as bz2 or gz, or unpack it")
-    return file, "plain XML"
+def pages_of(part: Part, site: Site) -> Iterator[Page | Damage]:
+    """The pages of a part in order, and a `Damage` in the place of each that is not whole."""
+    data, ended, failure = content(part)
+    _, *pieces = data.split(PAGE)
+    whole = _parsed(pieces)
+    offset = max(0, data.find(PAGE))
+    for number, piece in enumerate(pieces):
+        body, closed, tail = piece.partition(b"</page>")
+        last = ended and number == len(pieces) - 1
+        if not closed:
+            yield Damage(part.place(offset), "the file ends too early" if last else "a page that does not end")
+        else:
+            try:
+                yield _page(whole[number] if whole else ElementTree.fromstring(PAGE + body + closed), site)
+            except ElementTree.ParseError as error:
+                reason = str(error).split(":")[0]
+                yield Damage(part.place(offset), f"not well-formed XML ({reason}) in the page that begins there")
+            if not re.fullmatch(rb"\s*(?:</mediawiki>.*)?", tail, re.S):
+                yield Damage(part.place(offset), "bytes that are no XML of a dump after the page that begins there")
+            elif last and not failure and b"</mediawiki>" not in tail:
+                yield Damage(part.place(offset), "the file ends too early")
+        offset += len(PAGE) + len(piece)
+    if failure:
+        yield Damage(part.place(), failure)
 
 
-def _damage(path: Path, kind: str, file: BinaryIO, offset: int, pages: "_Pages", error: Exception) -> str:
-    where = f"byte {offset:,} of its XML"
-    if kind != "plain XML":
-        where += f" (byte {file.tell():,} of {path.stat().st_size:,} of the {kind} file)"
-    if isinstance(error, ElementTree.ParseError):
-        what = f"not well-formed XML at line {error.position[0]:,}, column {error.position[1] + 1:,}: {str(error).split(':')[0]}"
-    else:
-        what = "the file ends too early" if isinstance(error, EOFError) else f"damaged {kind} data ({error})"
-    last = f"after {pages.count:,} whole pages, the last one {pages.last!r}" if pages.count else "before the first whole page"
-    advice = "fetch the file again" + (", or set accept_broken_dump to use the pages before the damage" if pages.count else "")
-    return f"{path}: {what}, near {where}, {last}: {advice}"
+def _parsed(pieces: list[bytes]) -> list[ElementTree.Element]:
+    """All pages at once, or none where one of them is not well-formed."""
+    try:
+        pages = (PAGE + piece.partition(b"</page>")[0] + b"</page>" for piece in pieces)
+        root = ElementTree.fromstring(b"".join([b"<m>", *pages, b"</m>"]))
+    except ElementTree.ParseError:
+        return []
+    return list(root) if len(root) == len(pieces) else []
 
 
-class _Pages:
-    """Builds pages from XML events and frees each element behind it."""
-
-    def __init__(self, language: str):
-        self.site = Site(language)
-        self.count, self.last = 0, ""
-        self._root = None
-        self._fields: dict[str, str] = {}
-        self._path: list[str] = []
-
-    def take(self, parser: ElementTree.XMLPullParser) -> Iterator[Page]:
-        for event, element in parser.read_events():
-            name = element.tag.rpartition("}")[2]
-            if event == "start":
-                if self._root is None:
-                    self._root = element
-                self._path.append(name)
-                if name == "page":
-                    self._fields = {}
-                elif name == "revision":
-                    for field in ("revision", "text", "model"):
-                        self._fields.pop(field, None)
-                continue
-            self._path.pop()
-            parent = self._path[-1] if self._path else ""
-            if parent == "siteinfo" and name in ("sitename", "base"):
-                given = {"sitename": "name", "base": "base"}[name]
-                self.site = Site(**{**vars(self.site), given: (element.text or "").strip()})
-            elif parent == "page" and name in ("title", "ns", "id", "redirect"):
-                self._fields[name] = (element.text or "").strip()
-            elif parent == "revision" and name in ("id", "text", "model"):
-                self._fields["revision" if name == "id" else name] = element.text or ""
-            elif name == "revision":
-                element.clear()
-            elif name == "page":
-                yield self._page()
-                self._root.clear()
-
-    def _page(self) -> Page:
-        fields = self._fields
-        self.count += 1
-        self.last = fields.get("title", "")
-        return Page(
-            title=self.last, namespace=_number(fields.get("ns"), 0), id=_number(fields.get("id"), 0),
-            redirect="redirect" in fields, revision=fields.get("revision", "").strip(), text=fields.get("text", ""),
-            model=fields.get("model", "") or "wikitext", site=self.site,
-        )
+def _page(element: ElementTree.Element, site: Site) -> Page:
+    revision = element.findall("revision")[-1:] or [ElementTree.Element("revision")]
+    return Page(
+        title=element.findtext("title", "").strip(), namespace=_number(element.findtext("ns"), 0),
+        id=_number(element.findtext("id"), 0), redirect=element.find("redirect") is not None,
+        revision=revision[0].findtext("id", "").strip(), text=revision[0].findtext("text") or "",
+        model=revision[0].findtext("model") or "wikitext", site=site,
+    )
 
 
 def _number(text: str | None, otherwise: int) -> int:
-    return int(text) if text and re.fullmatch(r"-?\d+", text) else otherwise
+    return int(text) if text and re.fullmatch(r"\s*-?\d+\s*", text) else otherwise

@@ -1,244 +1,163 @@
-"""Knowledge grounding: dumps of an encyclopedia become documents, and documents become passages.
+"""Knowledge grounding: encyclopedias become documents, in parts, by several processes, so that a kill loses no more than a part.
 
-A page passes a row of gates, the cheap ones first, so that most pages are refused before their markup is cleaned. Nothing is
-refused silently: each refusal is a row with its gate and its reason. The choice of `max_documents` depends on a hash of the
-document's id and the seed, so the order of files and pages does not matter. Source: UltraLink (Wang et al., ACL 2024,
-arXiv 2402.04588), Section 3.1, whose documents have 1,000 to 10,000 tokens and whose passages have up to 2,000.
+Each part of a source (dumps.py, corpora.py) passes the gates on its own (gates.py), and what came of it is a file in
+`<cache_dir>/knowledge/` (refining.py); a second run begins where the first one ended. Once all parts are there, those of a
+language are looked at together (drawing.py). Whatever the number of processes, the order in which they end and how often they
+are killed, the same documents come out, byte for byte. Source: UltraLink (Wang et al., ACL 2024, arXiv 2402.04588), Section 3.1.
 """
 
-import functools
-import heapq
-import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import blake2b
-from itertools import islice
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from tqdm.auto import tqdm
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from ultralink_nb.dumps import DumpError, Page, find_dumps, language_of_dump, read_pages
-from ultralink_nb.languages import detect_language, get_language
-from ultralink_nb.records import rejected
-from ultralink_nb.tokens import DEFAULT_TOKENIZER, count_tokens
-from ultralink_nb.wikitext import clean
+from ultralink_nb import corpora, dumps
+from ultralink_nb.drawing import Drawn, draw
+from ultralink_nb.dumps import Damage, DumpError
+from ultralink_nb.gates import PAGE_GATES, STAGE, TEXT_GATES, Gates
+from ultralink_nb.records import DOCUMENTS, REJECTED, rejected, write_tables
+from ultralink_nb.refining import Source, about, refine_sources, rejected_beside
 
-STAGE = "knowledge"
-PAGE_GATES = ("namespace", "redirect", "disambiguation", "list_page")
-TEXT_GATES = ("too_short", "too_long", "filter_words", "duplicate", "language")
-LONGEST_IDENTIFIED = 10_000  # characters of a text that language identification looks at
+ALWAYS_SHOWN = ("namespace", "redirect", "disambiguation", "list_page", *TEXT_GATES, "duplicate")  # in the funnel
 
 
 class Grounding(NamedTuple):
-    """What reading dumps gave.
+    """What came of the sources: how many documents, rows in `rejected_01.parquet`, and the pages left after each gate.
 
-    documents: rows in the shape of `records.DOCUMENTS`, by language and page id. rejected: rows in the shape of
-    `records.REJECTED`. funnel: a frame of stage x language, the pages left after each stage, from all pages to documents.
+    funnel: a frame of stage x language, from all pages to documents.
     """
 
-    documents: list[dict]
-    rejected: list[dict]
+    documents: int
+    rejected: int
     funnel: pd.DataFrame
 
 
-def page_gate(page: Page) -> tuple[str, str] | None:
-    """The gate that refuses a page before its text is cleaned, with the reason; None for an article."""
-    entry = get_language(page.site.language)
-    title = page.title.lower()
-    if page.namespace != 0:
-        return "namespace", f"namespace {page.namespace}, articles are in namespace 0"
-    if page.model != "wikitext":
-        return "namespace", f"content model {page.model}, articles are wikitext"
-    words = "|".join(map(re.escape, ("redirect", *entry.redirect_words)))
-    if page.redirect or re.match(rf"\s*#\s*(?:{words})\b", page.text, re.I):
-        return "redirect", "the page only leads to another one"
-    if suffix := next((suffix for suffix in entry.disambiguation_suffixes if title.endswith(suffix)), None):
-        return "disambiguation", f"the title ends in {suffix}"
-    if template := _disambiguation_template(entry.code).search(page.text):
-        return "disambiguation", f"the page is marked {(template[1] or template[0]).strip()}"
-    if prefix := next((prefix for prefix in entry.list_prefixes if title.startswith(prefix)), None):
-        return "list_page", f"the title begins with {prefix!r}"
-    if suffix := next((suffix for suffix in entry.list_suffixes if title.endswith(suffix)), None):
-        return "list_page", f"the title ends in {suffix!r}"
-    return None
+def find_sources(paths: str | Path | Sequence[str | Path], language: str | None = None) -> list[Source]:
+    """The sources that a parameter names: MediaWiki XML and every layout of `corpora`, each in its language.
+
+    Raises FileNotFoundError for none at all, `DumpError` where neither the name nor `language` tells a source's language.
+    """
+    found = []
+    for path in corpora.find_corpora(paths):
+        dump = isinstance(path, Path) and dumps.is_dump(path)
+        code = dumps.language_of_dump(path, language) if dump else corpora.language_of_corpus(path, language)
+        found.append(Source(path, code, dump))
+    return found
 
 
-@functools.cache
-def _disambiguation_template(language: str) -> re.Pattern:
-    names = "|".join(re.escape(name).replace(r"\ ", "[ _]") for name in get_language(language).disambiguation_templates)
-    return re.compile(rf"\{{\{{\s*({names}|[\w ]+ disambiguation(?: page)?)\s*(?:\||\}}\}})|__DISAMBIG__", re.I)
-
-
-def read_documents(
+def ground(
     paths: str | Path | Sequence[str | Path],
     languages: Sequence[str],
+    out: str | Path,
+    gates: Gates | None = None,
     *,
-    dump_language: str | None = None,
+    source_language: str | None = None,
     max_documents: int | None = None,
-    min_document_tokens: int = 1000,
-    max_document_tokens: int = 10_000,
-    min_language_probability: float = 0.5,
-    filter_words: Mapping[str, Sequence[str]] | None = None,
-    tokenizer: str = DEFAULT_TOKENIZER,
+    near_duplicate: float | None = 0.8,
     seed: int = 1,
     accept_broken_dump: bool = False,
+    cache_dir: str | Path = ".cache",
+    workers: int | None = None,
 ) -> Grounding:
-    """Documents of one or more dumps, the refused pages and the funnel between.
+    """Write `documents.parquet` and `rejected_01.parquet` into the folder `out`.
 
-    paths: dumps as `find_dumps` understands them. languages: the run's; a dump of another language is refused as a whole.
-    dump_language: for files whose name does not tell. max_documents: per language, None for all. Lengths are in tokens.
-    min_language_probability: in [0, 1]; a text must be identified as its dump's language with at least this probability.
-    filter_words: words per language that refuse a text, upper and lower case alike. accept_broken_dump: use the pages before the
-    damage of a dump that is cut off, and count it as refused.
+    paths: as `find_sources` understands them. languages: the run's; a source in another is refused as a whole. gates: what a text
+    must be, by default as in the paper. source_language: for sources whose name does not tell. max_documents: to draw per
+    language, None for all. near_duplicate: in [0, 1]; a document whose shingles have at least this Jaccard similarity with an
+    earlier one's, as estimated from 63 hash functions (standard error 0.05), is refused; None: only equal ones are.
+    accept_broken_dump: go on with the whole pages of a dump that is damaged; they are written in any case. workers: processes,
+    None for one a core.
 
-    Raises `DumpError` for a dump that cannot be read (file, place, what to do) and FileNotFoundError for no dump at all.
+    Raises `DumpError` for a source that is damaged (file, place, what to do) or holds nothing, and FileNotFoundError for no
+    source at all. What was read before an error, or before the process was killed, is not read again.
     """
-    unwanted = {code: _any_word(words) for code, words in (filter_words or {}).items() if words}
-    gates = _TextGates(min_document_tokens, max_document_tokens, unwanted, min_language_probability)
-    reader = _Reader(languages, max_documents, seed)
-    for path in find_dumps(paths):
-        language = language_of_dump(path, dump_language)
-        if language not in languages:
-            reason = f"a dump of {language}; the languages of this run are {', '.join(languages)}"
-            reader.rejected.append(rejected(path.name, language, STAGE, "dump_language", reason, {"title": path.name}))
-            continue
-        pages = tqdm(_pages(path, language, accept_broken_dump, reader), path.name, unit=" pages", disable=None)
-        for batch in _batches(reader.articles(pages), 64):
-            texts = [clean(page.text, language) for page in batch]
-            for page, text, n_tokens in zip(batch, texts, count_tokens(texts, tokenizer), strict=True):
-                if refusal := gates.refusal(text, n_tokens, language) or reader.seen(page, text) or gates.foreign(text, language):
-                    reader.refuse(page, *refusal, text)
-                else:
-                    reader.keep(page, text, n_tokens, path)
-    return reader.grounding()
+    gates, out = gates or Gates(), Path(out)
+    sources, refused = [], []
+    for source in find_sources(paths, source_language):
+        if source.language in (None, *languages):
+            sources.append(source)
+        else:
+            reason = f"a source of {source.language}; the languages of this run are {', '.join(languages)}"
+            refused.append(_refused(source, "source_language", reason))
+    cache = Path(cache_dir) / "knowledge"
+    read = refine_sources(sources, languages, gates, max_documents, seed, cache, workers or os.cpu_count() or 1)
+    count: dict[str, Counter] = defaultdict(Counter)
+    broken = []
+    for source, files in read.items():
+        for reason in _damages(source, files, count):
+            broken.append(reason)
+            refused.append(_refused(source, "broken_dump", reason))
+    draws = []
+    for code in languages:
+        files = [file for source in sources if source.language in (code, None) for file in read[source]]
+        drawn = draw(files, code, max_documents, near_duplicate, seed)
+        count[code]["duplicate"] = sum(map(len, drawn.duplicates.values()))
+        count[code]["not_drawn"] = drawn.not_drawn
+        draws.append(drawn)
+    documents = write_tables(out / "documents.parquet", _documents(draws), DOCUMENTS)
+    files = [file for source in sources for file in read[source]]
+    n_rejected = write_tables(out / "rejected_01.parquet", _rejected(refused, files, draws), REJECTED)
+    if broken and not accept_broken_dump:
+        more = f" ({len(broken) - 1:,} further places are in rejected_01.parquet)" if len(broken) > 1 else ""
+        raise DumpError(broken[0] + more)
+    return Grounding(documents, n_rejected, _funnel({code: count[code] for code in languages}))
 
 
-def _pages(path: Path, language: str, accept_broken: bool, reader: "_Reader") -> Iterator[Page]:
-    seen = 0
-    try:
-        for page in read_pages(path, language):
-            seen += 1
-            yield page
-    except DumpError as error:
-        if not (accept_broken and seen):
-            raise
-        reader.rejected.append(rejected(path.name, language, STAGE, "broken_dump", str(error), {"title": path.name}))
+def _refused(source: Source, gate: str, reason: str) -> dict:
+    return rejected(source.name, source.language or "", STAGE, gate, reason, {"title": source.name})
 
 
-def _batches(items: Iterable[Page], size: int) -> Iterator[list[Page]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
+def _damages(source: Source, files: Sequence[Path], count: dict[str, Counter]) -> list[str]:
+    """What is wrong with a source, a sentence for each place; adds what its parts counted to `count`.
+
+    Raises `DumpError` for a source without a single page.
+    """
+    pages, title, damages = 0, "", []
+    for file in files:
+        one = about(file)
+        for place, what, before, last in one["damages"]:
+            damages.append(dumps.describe(source.path, Damage(place, what), pages + before, last or title))
+        for code, gates in one["count"].items():
+            count[code].update(gates)
+            pages += gates.get("pages", 0)
+        title = one["last_title"] or title
+    if not pages and source.dump:
+        raise DumpError(damages[0] if damages else dumps.no_pages(source.path))
+    return damages
 
 
-def _any_word(words: Sequence[str]) -> re.Pattern:
-    """A pattern for any of the words; whole words in scripts that separate them, any occurrence in Chinese."""
-    def bounded(word: str) -> str:
-        return re.escape(word) if re.search(r"[\u3040-\u9fff]", word) else rf"(?<!\w){re.escape(word)}(?!\w)"
-
-    return re.compile("|".join(map(bounded, words)), re.I)
-
-
-def _digest(text: str) -> bytes:
-    return blake2b(text.encode(), digest_size=16).digest()
+def _documents(draws: Iterable[Drawn]) -> Iterator[pa.Table]:
+    for drawn in draws:
+        for file, kept in drawn.kept.items():
+            if kept.any():
+                yield pq.read_table(file, columns=DOCUMENTS.names).filter(pa.array(kept))
 
 
-@dataclass(frozen=True)
-class _TextGates:
-    """The gates for a cleaned text that look at this text alone; each refusal is a gate with its reason."""
-
-    low: int
-    high: int
-    unwanted: Mapping[str, re.Pattern]
-    min_probability: float
-
-    def refusal(self, text: str, n_tokens: int, language: str) -> tuple[str, str] | None:
-        if n_tokens < self.low:
-            return "too_short", f"{n_tokens:,} tokens, fewer than {self.low:,}"
-        if n_tokens > self.high:
-            return "too_long", f"{n_tokens:,} tokens, more than {self.high:,}"
-        if language in self.unwanted and (word := self.unwanted[language].search(text)):
-            return "filter_words", f"the text has {word[0]!r}"
-        return None
-
-    def foreign(self, text: str, language: str) -> tuple[str, str] | None:
-        found, probability = detect_language(text[:LONGEST_IDENTIFIED])
-        if found != language or probability < self.min_probability:
-            return "language", f"identified as {found or 'nothing'} with probability {probability:.2f}"
-        return None
+def _rejected(refused: list[dict], files: Iterable[Path], draws: Sequence[Drawn]) -> Iterator[pa.Table]:
+    yield pa.Table.from_pylist(refused, REJECTED)
+    for file in files:
+        yield pq.read_table(rejected_beside(file))
+        for drawn in draws:
+            if doubles := drawn.duplicates.get(file):
+                rows = pq.read_table(file, columns=DOCUMENTS.names).take([row for row, _ in doubles]).to_pylist()
+                yield pa.Table.from_pylist([
+                    rejected(row["id"], row["language"], STAGE, "duplicate", reason,
+                             {"title": row["title"], "url": row["url"], "text": row["text"][:200]})
+                    for row, (_, reason) in zip(rows, doubles, strict=True)
+                ], REJECTED)
 
 
-class _Reader:
-    """The state of reading: what was kept and refused so far, and which documents the sample holds."""
-
-    def __init__(self, languages: Sequence[str], max_documents: int | None, seed: int):
-        self.languages, self.max_documents, self.seed = list(languages), max_documents, seed
-        self.rejected: list[dict] = []
-        self.count: Counter = Counter()  # (language, stage): pages that ended there; stage "pages": all
-        self.drawn: dict[str, list[tuple[int, str, dict]]] = {code: [] for code in languages}  # heaps, the last in order on top
-        self.ids: set[str] = set()
-        self.texts: dict[bytes, str] = {}
-
-    def order(self, document_id: str) -> int:
-        """A document's place in the random order from which the first `max_documents` are drawn."""
-        return int.from_bytes(blake2b(f"{self.seed}:{document_id}".encode(), digest_size=8).digest(), "big")
-
-    def refuse(self, page: Page, gate: str, reason: str, text: str) -> None:
-        record = {"title": page.title, "url": page.site.url(page.title), "text": text[:200]}
-        self.rejected.append(rejected(page.key, page.site.language, STAGE, gate, reason, record))
-        self.count[page.site.language, gate] += 1
-
-    def articles(self, pages: Iterable[Page]) -> Iterator[Page]:
-        """Pages that are articles and can still be drawn."""
-        for page in pages:
-            language = page.site.language
-            self.count[language, "pages"] += 1
-            heap = self.drawn[language]
-            if refusal := page_gate(page):
-                self.refuse(page, *refusal, page.text)
-            elif len(heap) == self.max_documents and self.order(page.key) > -heap[0][0]:
-                self.count[language, "not_drawn_early"] += 1  # its text need not be cleaned to know that it is not drawn
-            else:
-                yield page
-
-    def seen(self, page: Page, text: str) -> tuple[str, str] | None:
-        """The refusal of a page whose id or text was kept already."""
-        if page.key in self.ids:
-            return "duplicate", f"a page with the id {page.id} was read before"
-        if other := self.texts.get(_digest(text)):
-            return "duplicate", f"the same text as {other}"
-        return None
-
-    def keep(self, page: Page, text: str, n_tokens: int, path: Path) -> None:
-        """Enter a document into the draw."""
-        language = page.site.language
-        self.ids.add(page.key)
-        self.texts[_digest(text)] = page.key
-        document = {
-            "id": page.key, "language": language, "title": get_language(language).normalise(page.title), "text": text,
-            "url": page.site.url(page.title), "revision": page.revision, "license": page.site.license,
-            "source": page.site.name if page.site.license == "MIT" else path.name, "n_tokens": n_tokens,
-        }
-        heap = self.drawn[language]
-        heapq.heappush(heap, (-self.order(page.key), page.key, document))
-        if self.max_documents is not None and len(heap) > self.max_documents:
-            heapq.heappop(heap)
-            self.count[language, "not_drawn"] += 1
-
-    def grounding(self) -> Grounding:
-        documents = [document for code in self.languages for *_, document in
-                     sorted(self.drawn[code], key=lambda drawn: int(drawn[1].partition(":")[2]))]
-        return Grounding(documents, self.rejected, self._funnel())
-
-    def _funnel(self) -> pd.DataFrame:
-        left = {code: self.count[code, "pages"] for code in self.languages}
-        rows = {"pages": dict(left)}
-        for gate in (*PAGE_GATES, "not_drawn_early", *TEXT_GATES, "not_drawn"):
-            for code in self.languages:
-                left[code] -= self.count[code, gate]
-            if not gate.startswith("not_drawn") or any(self.count[code, gate] for code in self.languages):
-                rows[f"after {gate}"] = dict(left)
-        return pd.DataFrame.from_dict(rows, orient="index", columns=self.languages)
+def _funnel(count: dict[str, Counter]) -> pd.DataFrame:
+    left = {code: gates["pages"] for code, gates in count.items()}
+    rows = {"pages": dict(left)}
+    for gate in (*PAGE_GATES, "not_drawn_early", *TEXT_GATES, "duplicate", "not_drawn"):
+        for code in count:
+            left[code] -= count[code][gate]
+        if gate in ALWAYS_SHOWN or any(count[code][gate] for code in count):
+            rows[f"after {gate}"] = dict(left)
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(count))

@@ -244,7 +244,11 @@ def _plausible(sketches: Sketches, rows: np.ndarray, left: np.ndarray, right: np
         a, b = rows[left[start : start + BLOCK]], rows[right[start : start + BLOCK]]
         same = (sketches.digits[a] == sketches.digits[b]) | (sketches.numbers[a] != sketches.numbers[b])
         same = np.flatnonzero(same)
-        agree = (sketches.minima[a[same]] == sketches.minima[b[same]]).mean(axis=1)
-        kept = start + same[(agree - 1 / 256) * 256 / 255 >= threshold - SLACK]
+        kept = start + same[similarity(sketches, a[same], b[same]) >= threshold - SLACK]
         codes.append(left[kept] * len(rows) + right[kept])
     return np.concatenate([np.zeros(0, np.int64), *codes])
+
+
+def similarity(sketches: Sketches, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The Jaccard similarity of pairs of rows as their minima estimate it, (m,); one in 256 agrees by chance."""
+    return ((sketches.minima[left] == sketches.minima[right]).mean(axis=1) - 1 / 256) * 256 / 255

@@ -81,11 +81,19 @@ PARAMETERS: dict[str, Parameter] = {
     "cache_dir": Parameter(str, "folder of the completions' ledger and the embeddings' cache, outside runs"),
     # 01 knowledge grounding
     "dump_path": Parameter(
-        str | list, "MediaWiki XML: a file, a folder, a glob or a list of them; empty: the embedded sample",
+        str | list, "MediaWiki XML, Parquet, JSONL, CSV, WikiExtractor's output or text: a file, a folder, a glob, a name on "
+        "the hub (hub:wikimedia/wikipedia/20231101.fr) or a list of them; empty: the embedded sample",
         optional=True, items=str,
     ),
-    "dump_language": Parameter(str, "language of the dump where its file name does not tell", optional=True),
-    "accept_broken_dump": Parameter(bool, "use the pages before the damage of a dump that is cut off or damaged"),
+    "dump_language": Parameter(str, "language of documents whose file's name and rows do not tell", optional=True),
+    "accept_broken_dump": Parameter(bool, "use the whole pages of a dump that is cut off or damaged"),
+    "workers": Parameter(int, "processes that read and clean; empty: one for each core", optional=True, low=1, high=1024),
+    "near_duplicate": Parameter(
+        float, "least similarity of two documents of which one is refused as nearly the same; empty: only the same text is",
+        optional=True, low=0.3, high=1,
+    ),
+    "choose_by": Parameter(str, "how the documents are chosen among the candidates", choices=("random", "topics", "specific")),
+    "candidates": Parameter(int, "candidates drawn for each document to choose, where choose_by is not random", low=1, high=1000),
     "max_documents": Parameter(int, "documents to keep per language", optional=True, low=1),
     "min_document_tokens": Parameter(int, "shortest document kept, in tokens", low=0),
     "max_document_tokens": Parameter(int, "longest document kept, in tokens", low=1),

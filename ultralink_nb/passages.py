@@ -7,14 +7,17 @@ of a passage, then as few cuts inside paragraphs and as few passages as can be, 
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice, pairwise
 
 from tqdm.auto import tqdm
 
+from ultralink_nb.processes import in_order
 from ultralink_nb.tokens import DEFAULT_TOKENIZER, count_tokens
 
 BETWEEN, INSIDE, AFTER_HEADING = range(3)  # what a cut would divide
+BATCH = 100  # documents that a process cuts at a time
 
 _SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]]*\s+|[。！？]+[”’」』）]*\s*|\n+")
 
@@ -48,12 +51,22 @@ def split_passages(document: dict, max_tokens: int = 2000, tokenizer: str = DEFA
     ]
 
 
-def passages_of(documents: Iterable[dict], max_tokens: int = 2000, tokenizer: str = DEFAULT_TOKENIZER) -> list[dict]:
-    """The passages of many documents, in their order."""
-    return [
-        passage for document in tqdm(list(documents), "passages", unit=" documents", disable=None)
-        for passage in split_passages(document, max_tokens, tokenizer)
-    ]
+def passages_of(
+    documents: Iterable[dict], max_tokens: int = 2000, tokenizer: str = DEFAULT_TOKENIZER, workers: int = 1
+) -> Iterator[dict]:
+    """The passages of many documents, in their order; a few hundred documents are in memory at once.
+
+    workers: processes; for a few documents one is the fastest.
+    """
+    split = partial(_passages_of_batch, max_tokens=max_tokens, tokenizer=tokenizer)
+    documents = iter(tqdm(documents, "passages", unit=" documents", disable=None))
+    batches = iter(lambda: list(islice(documents, BATCH)), [])
+    for passages in in_order(split, batches, workers):
+        yield from passages
+
+
+def _passages_of_batch(documents: list[dict], max_tokens: int, tokenizer: str) -> list[dict]:
+    return [passage for document in documents for passage in split_passages(document, max_tokens, tokenizer)]
 
 
 def _spans(text: str, limit: int, tokenizer: str) -> list[tuple[int, int]]:

@@ -16,7 +16,9 @@ from typing import Any, Literal
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pyarrow import dataset
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ultralink_nb.errors import KitError
@@ -185,6 +187,32 @@ def write_frame(path: str | Path, frame: pd.DataFrame, schema: pa.Schema) -> int
     return len(frame)
 
 
+def write_tables(path: str | Path, tables: Iterable[pa.Table], schema: pa.Schema) -> int:
+    """Write Arrow tables whose columns are those of `schema`, one after the other. Returns the number of rows."""
+    count = 0
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for table in tables:
+            if len(table):
+                writer.write_table(table.select(schema.names).cast(schema))
+                count += len(table)
+    return count
+
+
+def iter_table(path: str | Path, schema: pa.Schema) -> Iterator[dict]:
+    """The rows of a Parquet table, a thousand in memory at a time. Errors as in `read_table`."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(_MISSING.format(path))
+    try:
+        file = pq.ParquetFile(path)
+        missing = [name for name in schema.names if name not in file.schema_arrow.names]
+        if missing:
+            raise BadRecord(f"{path}: column {missing[0]} is missing (found {', '.join(file.schema_arrow.names)})")
+        for batch in file.iter_batches(1000):
+            yield from batch.to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BadRecord(f"{path} is not a readable Parquet file: {error}") from None
+
+
 def read_table(path: str | Path, schema: pa.Schema) -> list[dict]:
     """The rows of a Parquet table, checked for the columns of `schema` (further columns are kept)."""
     if not Path(path).is_file():
@@ -199,8 +227,16 @@ def read_table(path: str | Path, schema: pa.Schema) -> list[dict]:
     return table.to_pylist()
 
 
-def read_frame(path: str | Path, schema: pa.Schema) -> pd.DataFrame:
-    """The columns of `schema` of a Parquet table as a data frame; for tables of millions of rows. Errors as in `read_table`."""
+def columns(schema: pa.Schema, *names: str) -> pa.Schema:
+    """Some columns of a schema."""
+    return pa.schema([schema.field(name) for name in names])
+
+
+def read_frame(path: str | Path, schema: pa.Schema, ids: Sequence[str] | None = None) -> pd.DataFrame:
+    """The columns of `schema` of a Parquet table as a data frame; for tables of millions of rows.
+
+    ids: only rows with these ids, in the table's order; the rest is read a row group at a time. Errors as in `read_table`.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(_MISSING.format(path))
     try:
@@ -208,7 +244,10 @@ def read_frame(path: str | Path, schema: pa.Schema) -> pd.DataFrame:
         missing = [name for name in schema.names if name not in held]
         if missing:
             raise BadRecord(f"{path}: column {missing[0]} is missing (found {', '.join(held)})")
-        return pq.read_table(path, columns=schema.names).to_pandas()
+        if ids is None:
+            return pq.read_table(path, columns=schema.names).to_pandas()
+        wanted = pc.field("id").isin(pa.array(ids, pa.string()))
+        return dataset.dataset(path).to_table(columns=schema.names, filter=wanted, fragment_readahead=1).to_pandas()
     except (pa.ArrowInvalid, OSError) as error:
         raise BadRecord(f"{path} is not a readable Parquet file: {error}") from None
 
