@@ -203,17 +203,39 @@ def test_prose_without_markup_keeps_every_word(paragraphs):
     assert re.findall(r"\w+", text) == re.findall(r"\w+", "\n\n".join(paragraphs))
 
 
+@pytest.fixture
+def soon():
+    """Linear work is done in a second; work that grows with the square of the page would take many minutes."""
+    signal.alarm(30)
+    yield
+    signal.alarm(0)
+
+
 @pytest.mark.parametrize("unit", [
     "{{a|", "[[a|", "[http://x ", "<ref>x", "<b>", "\n{|\n", "-{zh-hans:", "(;", "''a", "<div ", "'", "<!--", "{{lang|x|",
-    "}}", "[{", "{{{{x", "{{nowrap|", "\n{|\n|}}}", "== h ==\n", "[[a]] {{b", "|}", "[[File:x|",
+    "}}", "[{", "{{{{x", "{{nowrap|", "\n{|\n|}}}", "== h ==\n", "[[a]] {{b", "|}", "[[File:x|", "a'''", "<span display:none ",
+    "=",
 ])
-def test_pathological_pages_come_to_an_end(unit):
-    """Linear work is done in a second; work that grows with the square of the page would take many minutes."""
-    signal.alarm(120)
-    try:
-        clean(unit * (200_000 // len(unit)), "zh")
-    finally:
-        signal.alarm(0)
+def test_pathological_pages_come_to_an_end(soon, unit):
+    for start in ("", "''a", "{{lang|en|"):
+        clean(start + unit * (200_000 // len(unit)) + start, "zh")
+
+
+@pytest.mark.parametrize("start", ["[http://", "[[", "-{;", "{{convert|", "<ref ", "= a", "(", "<span ", "*", "{{a", "\n{|"])
+@pytest.mark.parametrize("unit", ["b", " ", "1|to|"])
+def test_one_bracket_and_a_very_long_line_come_to_an_end(soon, start, unit):
+    clean(start + unit * (200_000 // len(unit)) + "b}}]]}-", "zh")
+
+
+@pytest.mark.parametrize(("opening", "closing"), [
+    ("[[a|bcd", "]]"), ("{{nowrap|bcd", "}}"), ("[[a|bcd{{lang|en|", "}}]]"), ("{{{", "}}}"),
+])
+def test_brackets_nested_tens_of_thousands_deep_come_to_an_end(soon, opening, closing):
+    clean(opening * 50_000 + closing * 50_000, "en")
+
+
+def test_numbered_arguments_of_any_length_are_no_error():
+    assert clean("a {{hlist|" + "9" * 5000 + "=x|b}}", "en") == "a b"
 
 
 def test_an_unknown_language_is_an_error():

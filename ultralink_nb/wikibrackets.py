@@ -11,7 +11,7 @@ comes out the same (`benchmarks/dump_speed.py` and `benchmarks/fidelity.py` meas
 import re
 from collections.abc import Callable
 
-DEEPEST = 100  # templates in templates; MediaWiki itself expands none below this
+DEEPEST = 100  # MediaWiki itself expands no template that is nested deeper, and links nest only in captions
 
 _MARK = re.compile(  # a table begins a line, or ends one: what stands there is then its attributes
     r"(\{\{+|\}\}+|\[\[|\]\]|\n[ \t:*#;]*(?:\{\||\|\})(?!\})|\{\|(?=[ \t]*(?:[\w-]+[ \t]*=[^\n]*)?\n))"
@@ -45,7 +45,7 @@ def resolve(text: str, shown_template: Callable[[str], str], shown_link: Callabl
 
     for mark, following in zip(rest[::2], rest[1::2], strict=True):
         kind = mark[-1]
-        if kind in "[{|":
+        if kind in "{|" or kind == "[" and links < DEEPEST:
             outer.append((mark, held, templates, links))
             held = []
             if kind == "[":

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from ultralink_nb.languages import get_language
 
 NOTHING = "\x00"  # stands for a template that shows nothing, as long as brackets are resolved
+LONGEST_NAME = 300  # characters; MediaWiki's have at most 255 bytes
 INLINE_TEMPLATES: Mapping[str, str] = {
     "{1}": "nowrap|nobr|nobreak|small|smaller|big|larger|abbr|em|strong|smallcaps|sc|mono|code|var|kbd|samp|mvar|math|sup|sub|"
            "plainlist|flatlist|vanchor|visible anchor|tooltip|flag|flagu|flagcountry|sic|num|keypress|iast|ruby|columns-list|"
@@ -42,6 +43,8 @@ def shown(content: str, language: str) -> str:
     content: what stands between its braces, `convert|5|km`, with nothing left to resolve. language: code of the wiki.
     """
     name, bar, rest = content.partition("|")
+    if len(name) > LONGEST_NAME:
+        return ""
     show = _shower(name, language)
     return show if isinstance(show, str) else show(_arguments(rest) if bar else {})
 
@@ -55,7 +58,7 @@ def _shower(name: str, language: str) -> str | Callable[[Mapping[str, str]], str
     name = name.strip().replace("_", " ")
     key = name.lower()
     if key in ("convert", "cvt"):
-        return lambda arguments: _converted(_unnamed(arguments))
+        return lambda arguments: _converted(_unnamed(arguments)[:12])
     if key in ("frac", "fraction", "sfrac"):
         return lambda arguments: _fraction(_unnamed(arguments))
     if re.fullmatch(r"(?:[ivxlc]+|\d+)(?:er|ers|re|es|e)(?: siècle)?", key):  # {{XIXe|siècle}} shows its own name
@@ -97,7 +100,7 @@ def _filled(rule: str, arguments: Mapping[str, str]) -> str:
 
 
 def _unnamed(arguments: Mapping[str, str]) -> list[str]:
-    return [arguments[number] for number in sorted(filter(str.isdecimal, arguments), key=int)]
+    return [arguments[number] for number in sorted((name for name in arguments if re.fullmatch(r"\d{1,4}", name)), key=int)]
 
 
 def _converted(arguments: list[str]) -> str:

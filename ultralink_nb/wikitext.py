@@ -18,6 +18,7 @@ DROPPED_ELEMENTS = (
     "ref|references|gallery|math|chem|ce|syntaxhighlight|source|timeline|score|imagemap|templatestyles|graph|mapframe|maplink|"
     "hiero|inputbox|categorytree|includeonly|pre|dynamicpagelist|templatedata|indicator|rt|rp|style|script|nowiki"
 )
+LONGEST_TITLE = 300  # characters; MediaWiki's have at most 255 bytes
 BLOCK_TAGS = frozenset("br div p blockquote center poem ul ol dl dd dt h1 h2 h3 h4 h5 h6 hr tr table".split())
 KNOWN_TAGS = BLOCK_TAGS.union(
     "abbr b bdi bdo big caption cite code del dfn em font i ins kbd mark noinclude onlyinclude q ruby rb s samp section".split(),
@@ -27,12 +28,12 @@ KNOWN_TAGS = BLOCK_TAGS.union(
 
 _ELEMENT = re.compile(rf"<!--|<(/?)({DROPPED_ELEMENTS})(?=[\s/>])([^<>]*)>", re.I)
 _TAG = re.compile(r"<(/?)([a-zA-Z]\w*)(?:\s[^<>]*|/)?>")
-_HIDDEN = re.compile(r"<(span|div)\b[^<>]*display\s*:\s*none[^<>]*>[^<]*</\1\s*>", re.I)
+_FLAT = re.compile(r"<(span|div)\b([^<>]*+)>[^<]*+</\1\s*>", re.I)
+_HIDDEN = re.compile(r"display\s*:\s*none", re.I)
 _VARIANT = re.compile(r"-\{(?!\{)((?:(?!-\{|\}-).)*?)\}-", re.S)
 _VARIANT_CODE = r"zh(?:-[a-z]+)*"
 _INTERWIKI = re.compile(r"(?:simple|(?!doi|mw|rfc|pmc)[a-z]{2,3}(?:-[a-z]+){0,2})")
-_WEB_LINK = re.compile(r"\[(?:https?:|ftp:)?//[^\s\[\]]+[ \t]*([^\[\]\n]*)\]")
-_HEADING = re.compile(r"(={1,6})[ \t]*(.+?)[ \t]*\1$")
+_WEB_LINK = re.compile(r"\[(?:https?:|ftp:)?//[^\s\[\]]++[ \t]*+([^\[\]\n]*+)\]")
 _QUOTES = re.compile(r"'{2,}")
 _WORD = re.compile(r"\w")
 _MAGIC_WORD = re.compile(r"__[^\W\da-zа-яё_]+__")
@@ -117,7 +118,7 @@ def _chosen_variant(text: str) -> str:
                 return ""
         else:
             rest = match[1]
-        rules = re.split(rf";\s*(?={_VARIANT_CODE}\s*:|[^;]*=>|\s*$)", rest)
+        rules = re.split(rf";\s*+(?={_VARIANT_CODE}\s*:|[^;]*=>|$)", rest)
         variants = dict(
             (found[1].strip(), found[2].strip()) for rule in rules
             if (found := re.match(rf"\s*(?:.*=>\s*)?({_VARIANT_CODE})\s*:(.*)", rule, re.S))
@@ -138,7 +139,7 @@ def _without_tags(text: str) -> str:
     if "<" not in text:
         return text
     if "display" in text:
-        text = _HIDDEN.sub("", text)
+        text = _FLAT.sub(lambda element: "" if _HIDDEN.search(element[2]) else element[0], text)
     return _TAG.sub(_instead_of_tag, text).replace("<", "&lt;")
 
 
@@ -152,7 +153,7 @@ def _instead_of_tag(tag: re.Match) -> str:
 def _shown_link(content: str, language: str) -> str:
     """What `[[title|text]]` shows: nothing for files, categories and links to the same page in another language."""
     title, bar, text = content.replace(NOTHING, "").partition("|")
-    if "\n" in title.strip():  # never closed: the bracket that was found belongs to a later one
+    if "\n" in title.strip() or len(title) > LONGEST_TITLE:  # never closed: what closes here is a later one
         return content
     if ":" not in title:
         return text or (_PLAIN_TITLE.sub("", title.strip()) if bar else title.strip().replace("_", " "))
@@ -206,8 +207,8 @@ def _without_quotes(line: str) -> str:
     fives = sum(len(run[0]) >= 5 for run in runs)
     literal = -1
     if (len(bold) + fives) % 2 and (italics + fives) % 2 and bold:
-        after_letter = [run for run in bold if re.search(r"(?:^|[^\w’'])\w$", line[: run.start()])]
-        after_word = [run for run in bold if line[: run.start()][-1:].strip()]
+        after_letter = [run for run in bold if re.search(r"(?:^|[^\w’'])\w$", line[max(0, run.start() - 2): run.start()])]
+        after_word = [run for run in bold if line[max(0, run.start() - 1): run.start()].strip()]
         literal = (after_letter or after_word or bold)[0].start()
 
     def shown(run: re.Match) -> str:
@@ -225,9 +226,9 @@ def _prose_lines(text: str, language: Language) -> list[str]:
         if "''" in line:
             line = _without_quotes(line).strip()
         if line and not line[0].isalnum():
-            if line[0] == "=" and (heading := _HEADING.match(line)):
+            if line[0] == "=" and (level := _heading_level(line)):
                 body = []
-                sections.append((len(heading[1]), heading[2], body))
+                sections.append((level, line[level:-level].strip(), body))
                 continue
             words = line.lstrip("*#:; \t")
             marks = line[: len(line) - len(words)]
@@ -237,6 +238,12 @@ def _prose_lines(text: str, language: Language) -> list[str]:
                 line = "- " + words if "*" in marks or "#" in marks else words
         body.append(line)
     return _without_apparatus(sections, language)
+
+
+def _heading_level(line: str) -> int:
+    """1 to 6 for a heading, 0 for any other line."""
+    title = line.strip("=")
+    return min(6, line.find(title), len(line) - line.rfind(title) - len(title)) if title else 0
 
 
 def _without_apparatus(sections: list[tuple[int, str, list[str]]], language: Language) -> list[str]:
