@@ -8,11 +8,12 @@ mwparserfromhell and gensim; a peer that it cannot import is reported as absent.
 - cleaning alone: the wikitext of the articles, in one process, MB of UTF-8 a second of processor time; WikiExtractor both as its
   command cleans (templates looked up in the dump, which in a dump of articles has none) and without templates;
 - from the dump to files: MB of XML a second by the clock; the processor time of all processes together, which other work on the
-  machine disturbs less; the peak memory of all together (shared pages counted once) and of the largest. `ours` is `python -m
-  ultralink_nb.knowledge`: besides cleaning it counts tokens, identifies languages, looks for near-duplicates and writes Parquet,
-  for which the peers have no counterpart. `ours, cleaning` stops after the cleaning and writes JSON lines as the peers do.
-  WikiExtractor runs with `--no-templates`, the faster way, and besides the processes that clean has one that reads and one that
-  writes. mwparserfromhell and gensim, which are libraries, get a plain reader and a pool of as many processes.
+  machine disturbs less; the peak memory of all together (shared pages counted once) and of the largest. `ours` is
+  `knowledge.ground`: besides cleaning it counts tokens, identifies languages, looks for near-duplicates and writes Parquet in
+  parts from which it could resume, for which the peers have no counterpart. `ours, cleaning` stops after the cleaning and writes
+  JSON lines as the peers do. WikiExtractor runs with `--no-templates`, the faster way, and besides the processes that clean has
+  one that reads and one that writes. mwparserfromhell and gensim, which are libraries, get a plain reader and a pool of as many
+  processes.
 
 The methods take turns in each round, and the best round of each counts. `--made` makes dumps of that many GB by repeating the
 pages of DUMP with new ids and titles, and measures ours and WikiExtractor on them, once.
@@ -34,7 +35,6 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 Cleaner = Callable[[str], str]
-COMMANDS = {"ours": "-m ultralink_nb.knowledge", "WikiExtractor": "-m wikiextractor.WikiExtractor"}
 OWN = ("ours", "ours, cleaning")
 
 
@@ -140,7 +140,14 @@ def _cleaned_part(part_and_site) -> list[str]:
 
 
 def convert(method: str, dump: Path, out: Path, processes: int) -> None:
-    """From a dump to JSON lines with a pool of processes, for the methods that have no command."""
+    """From a dump to files with a pool of processes, for the methods that have no command."""
+    if method == "ours":
+        from ultralink_nb.dumps import language_of_dump
+        from ultralink_nb.knowledge import ground
+
+        language = language_of_dump(dump, "en")
+        ground([dump], [language], out, source_language=language, cache_dir=out / "cache", workers=processes)
+        return
     cleaner = method.partition(",")[0]
     with open(out / "text.jsonl", "w", encoding="utf-8") as file, multiprocessing.Pool(processes, _open_pool, [cleaner]) as pool:
         if method in OWN:
@@ -159,14 +166,15 @@ def timed(method: str, dump: Path, processes: int, python: str, scratch: Path, c
     import psutil
 
     with tempfile.TemporaryDirectory(dir=scratch) as out:
-        arguments = {
-            "ours": [str(dump), "--out", out, "--workers", str(processes)],
-            "WikiExtractor": [str(dump), "-o", out, "--json", "--processes", str(processes), "--no-templates", "-q"],
-        }.get(method, ["--task", "convert", "--method", method, "--processes", str(processes), "--scratch", out, str(dump)])
-        program = COMMANDS[method].split() if method in COMMANDS else [__file__]
+        if method == "WikiExtractor":
+            options = ["-o", out, "--json", "--processes", str(processes), "--no-templates", "-q"]
+            arguments = ["-m", "wikiextractor.WikiExtractor", str(dump), *options]
+        else:
+            options = ["--method", method, "--processes", str(processes), "--scratch", out]
+            arguments = [__file__, str(dump), "--task", "convert", *options]
         start, used, together, largest = time.perf_counter(), _used(), 0, 0
         with tempfile.TemporaryFile("w+") as said:
-            process = psutil.Popen([sys.executable if method in OWN else python, *program, *arguments], stdout=said, stderr=said)
+            process = psutil.Popen([sys.executable if method in OWN else python, *arguments], stdout=said, stderr=said)
             while process.poll() is None:
                 held = []
                 try:
@@ -261,7 +269,7 @@ def main() -> None:
     parser.add_argument("dump", type=Path, nargs="?", default=Path("."))
     parser.add_argument("--peers-python", default=sys.executable)
     parser.add_argument("--processes", type=int, nargs="*", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="0: only the made dumps")
     parser.add_argument("--made", type=float, nargs="*", default=[], metavar="GB")
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--cap", type=float, default=1800, help="seconds after which a run is ended")
@@ -276,13 +284,14 @@ def main() -> None:
     if dump.is_dir():
         dump = max((file for file in dump.iterdir() if ".xml" in file.name), key=os.path.getsize)
     print(f"ours with Python {sys.version.split()[0]}, {os.cpu_count()} processors")
-    compare_cleaning([text for _, text in articles(dump)[1]], options.rounds, options.peers_python)
-    compare(dump, ["ours", "ours, cleaning", *(one for one in CLEANERS if one not in ("ours", "WikiExtractor, no templates"))],
-            options.processes, options.rounds, options)
+    if options.rounds:
+        compare_cleaning([text for _, text in articles(dump)[1]], options.rounds, options.peers_python)
+        peers = [one for one in CLEANERS if one not in ("ours", "WikiExtractor, no templates")]
+        compare(dump, [*OWN, *peers], options.processes, options.rounds, options)
     for gigabytes in options.made:
         with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
             large = made(dump, gigabytes, Path(folder) / "enwiki-made.xml")
-            compare(large, ["ours", "ours, cleaning", "WikiExtractor"], options.processes, 1, options)
+            compare(large, [*OWN, "WikiExtractor"], options.processes, 1, options)
 
 
 if __name__ == "__main__":
