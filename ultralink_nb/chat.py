@@ -49,7 +49,8 @@ class ChatRequest:
 
     messages: role and content of each. about: what the request is for (`task`, `subject`, `language`, `turn`, …); it stands in
     the ledger beside the answer and tells replay which recording is meant, and no server ever sees it.
-    temperature: 0 to 2. max_tokens: longest answer, in tokens. prompt_version: version of the prompt file.
+    temperature: 0 to 2. max_tokens: longest answer, in tokens. prompt_version: version of the prompt file. schema: a JSON schema
+    that the answer must satisfy; the completion's text is then the JSON alone.
     """
 
     messages: tuple[dict[str, str], ...]
@@ -58,6 +59,7 @@ class ChatRequest:
     max_tokens: int = 1024
     seed: int = 1
     prompt_version: str = "1"
+    schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
