@@ -132,7 +132,7 @@ def test_another_version_of_the_schema_is_refused(tmp_path):
 def test_a_full_disk_stops_with_a_clear_sentence(tmp_path):
     ledger = Ledger(tmp_path / "l.sqlite")
     ledger.record(request_key("m", ASK), "m", ASK, ANSWER)
-    ledger._db.execute("PRAGMA max_page_count = 1")  # SQLite then reports what a full disk reports
+    ledger._written.execute("PRAGMA max_page_count = 1")  # SQLite then reports what a full disk reports
     big = Completion("x" * 100_000, "m", "stop", 1, 1, 0.0, False)
     other = ChatRequest(MESSAGES, {}, seed=2)
     with pytest.raises(LedgerError, match="free space"):

@@ -17,22 +17,19 @@ committed survives a kill and a loss of power. Readers never wait for the writer
 """
 
 import asyncio
-import errno
-import fcntl
 import hashlib
 import json
-import os
 import sqlite3
-import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ultralink_nb.claims import Claims
 from ultralink_nb.errors import KitError
 
 if TYPE_CHECKING:
@@ -70,7 +67,6 @@ _REUSE = (
     "prompt_tokens = prompt_tokens + excluded.prompt_tokens, completion_tokens = completion_tokens + excluded.completion_tokens"
 )
 _REUSES_AT_ONCE = 100  # answers taken from the ledger are counted in memory and written this many at a time
-_POLL = 0.05  # seconds between two looks at a request that another process is asking
 
 
 class LedgerError(KitError, RuntimeError):
@@ -86,22 +82,25 @@ def request_key(model: str, request: "ChatRequest") -> str:
     return hashlib.sha256(json.dumps(asked, ensure_ascii=False, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def row_of(key: str, model: str, request: "ChatRequest", **outcome: Any) -> tuple:
-    """A row for `Ledger.record_many`. outcome: `status` (done or failed) and further columns of the table."""
-    about = {name: request.about.get(name) for name in ("task", "subject", "language", "turn")}
-    row = {
-        "key": key, "model": model, **about, "prompt_version": request.prompt_version, "temperature": request.temperature,
-        "max_tokens": request.max_tokens, "seed": request.seed, "recorded_at": time.time(), **outcome,
-    }
-    values = (row.get(name) for name in _COLUMNS)  # half a surrogate pair is no text that a file can hold
-    return tuple(value.encode("utf-8", "replace").decode() if isinstance(value, str) else value for value in values)
+def _row(key: str, model: str, request: "ChatRequest", outcome: "Completion | Exception", cause: str = "") -> tuple:
+    row = {name: request.about.get(name) for name in ("task", "subject", "language", "turn")}
+    row |= {"key": key, "model": model, "prompt_version": request.prompt_version, "temperature": request.temperature,
+            "max_tokens": request.max_tokens, "seed": request.seed, "recorded_at": time.time()}
+    if isinstance(outcome, Exception):
+        cause = cause or getattr(outcome, "cause", type(outcome).__name__)
+        row |= {"status": "failed", "cause": cause, "reason": str(outcome)}
+    else:
+        row |= {"status": "done", "text": outcome.text, "finish_reason": outcome.finish_reason, "answered_by": outcome.model,
+                "prompt_tokens": outcome.prompt_tokens, "completion_tokens": outcome.completion_tokens,
+                "seconds": outcome.seconds}
+    return tuple(_storable(row.get(name)) for name in _COLUMNS)
 
 
-def completion_row(key: str, model: str, request: "ChatRequest", completion: "Completion") -> tuple:
-    """The row of an answer, for `Ledger.record_many`."""
-    return row_of(key, model, request, status="done", text=completion.text, finish_reason=completion.finish_reason,
-                  answered_by=completion.model, prompt_tokens=completion.prompt_tokens,
-                  completion_tokens=completion.completion_tokens, seconds=completion.seconds)
+def _storable(value: Any) -> Any:
+    """A value as SQLite can hold it, whatever a server sent: one row must not take down those it is committed with."""
+    if value is None or isinstance(value, float) or isinstance(value, int) and abs(value) < 2**63:
+        return value
+    return str(value).encode("utf-8", "replace").decode()  # half a surrogate pair becomes a question mark
 
 
 class Ledger:
@@ -114,7 +113,6 @@ class Ledger:
         self.path = Path(path)
         self._lock = threading.Lock()  # of what follows; never held while the disk is waited for
         self._waiting: list[tuple[tuple, Future[None]]] = []
-        self._claimed: set[str] = set()
         self._reused: Counter[tuple[str, str]] = Counter()
         self._reuses: Counter[tuple[str, str, str]] = Counter()  # not yet written
         with self._clear_errors("open"):
@@ -122,7 +120,7 @@ class Ledger:
             self._written = self._connect()
             self._prepare()
             self._read = self._connect()
-            self._claims = open(f"{self.path}.claims", "ab")  # noqa: SIM115 (open as long as the ledger is)
+            self._claims = Claims(f"{self.path}.claims")
         self._writer = ThreadPoolExecutor(1, "ledger")
 
     def _connect(self) -> sqlite3.Connection:
@@ -187,95 +185,59 @@ class Ledger:
                     self._writer.submit(self._flush)
         return dict(zip(("text", "model", "finish_reason", "prompt_tokens", "completion_tokens", "seconds"), row, strict=False))
 
-    @asynccontextmanager
-    async def claimed(self, key: str) -> AsyncIterator[None]:
-        """Alone with a request among all processes, threads and ledgers on this file: another one that wants it waits here.
+    def claimed(self, key: str) -> AbstractAsyncContextManager[None]:
+        """Alone with a request among all processes, threads and ledgers on this file: another one that wants it waits.
 
         Whoever gets in must `find` again before asking. A claim ends with its process, however that ends.
         """
-        while not self._claim(key):
-            await asyncio.sleep(_POLL)
-        try:
-            yield
-        finally:
-            self._release(key)
+        return self._claims.held(key)
 
-    def _claim(self, key: str) -> bool:
-        with self._lock:
-            if key in self._claimed:
-                return False
-            try:
-                _lock_byte(self._claims.fileno(), key, fcntl.F_WRLCK)
-            except OSError as error:
-                if error.errno in (errno.EACCES, errno.EAGAIN):
-                    return False  # any other error: a file system without locks, where processes are not kept apart
-            self._claimed.add(key)
-            return True
+    def record(self, key: str, model: str, request: "ChatRequest", outcome: "Completion | Exception") -> None:
+        """Commit a completion, or the error by which a request failed for good: its `cause` is what failures are counted by.
 
-    def _release(self, key: str) -> None:
-        with self._lock:
-            self._claimed.discard(key)
-            if not self._claims.closed:
-                try:
-                    _lock_byte(self._claims.fileno(), key, fcntl.F_UNLCK)
-                except OSError:
-                    pass
-
-    def record(self, key: str, model: str, request: "ChatRequest", completion: "Completion") -> None:
-        """Commit a completion. When this returns, it survives a kill of the process and a loss of power."""
-        self._submit(completion_row(key, model, request, completion)).result()
-
-    async def record_async(self, key: str, model: str, request: "ChatRequest", completion: "Completion") -> None:
-        """`record` for an event loop: the loop goes on, and completions that arrive meanwhile share one commit.
-
-        When the await ends, the completion is on disk; it gets there also where the caller is cancelled.
+        When this returns, it survives a kill of the process and a loss of power. What failed is asked again when it comes again.
         """
-        await self._submitted(completion_row(key, model, request, completion))
+        self._submit(_row(key, model, request, outcome)).result()
 
-    def record_failure(self, key: str, model: str, request: "ChatRequest", cause: str, reason: str = "") -> None:
-        """Commit that a request failed for good: a short `cause` to count by, and the `reason`, a sentence.
+    async def record_async(self, key: str, model: str, request: "ChatRequest", outcome: "Completion | Exception") -> None:
+        """`record` for an event loop: the loop goes on, and outcomes that arrive meanwhile share one commit.
 
-        It will be asked again when it comes again."""
-        self._submit(row_of(key, model, request, status="failed", cause=cause, reason=reason or cause)).result()
+        When the await ends, the outcome is on disk; it gets there also where the caller is cancelled.
+        """
+        await asyncio.shield(asyncio.wrap_future(self._submit(_row(key, model, request, outcome))))
 
-    async def record_failure_async(self, key: str, model: str, request: "ChatRequest", cause: str, reason: str = "") -> None:
-        """`record_failure` for an event loop."""
-        await self._submitted(row_of(key, model, request, status="failed", cause=cause, reason=reason or cause))
+    def record_failure(self, key: str, model: str, request: "ChatRequest", cause: str) -> None:
+        """Commit that a request failed for good, and why."""
+        self._submit(_row(key, model, request, Exception(cause), cause)).result()
 
-    def record_many(self, rows: Sequence[tuple]) -> None:
-        """Commit rows of `completion_row` or `row_of` in one transaction: all of them or, where it raises, none."""
-        self._commit(rows)
+    def record_many(self, outcomes: Iterable[tuple[str, str, "ChatRequest", "Completion | Exception"]]) -> None:
+        """Commit many outcomes (key, model, request, completion or error) in one transaction: all or, where it raises, none."""
+        self._in_writer(self._commit, [_row(*outcome) for outcome in outcomes]).result()
+
+    def _in_writer(self, work: Callable[..., None], *arguments: Any) -> "Future[None]":
+        try:
+            return self._writer.submit(work, *arguments)
+        except RuntimeError:
+            raise LedgerError(f"the ledger of completions {self.path} is closed: open it again") from None
 
     def _submit(self, row: tuple) -> "Future[None]":
         future: Future[None] = Future()
         with self._lock:
             self._waiting.append((row, future))
-        try:
-            self._writer.submit(self._flush)
-        except RuntimeError:
-            raise LedgerError(f"the ledger of completions {self.path} is closed: open it again") from None
+        self._in_writer(self._flush)
         return future
 
-    async def _submitted(self, row: tuple) -> None:
-        await asyncio.shield(asyncio.wrap_future(self._submit(row)))
-
     def _flush(self) -> None:
-        """In the writer's thread: commit all that waits, together; where that fails, each alone, so that no row takes others along."""
+        """Commit all that waits, together."""
         with self._lock:
             batch, self._waiting = self._waiting, []
             if not batch and not self._reuses:
                 return
         try:
             self._commit([row for row, _ in batch])
-        except LedgerError as error:
-            for row, future in batch:
-                try:
-                    if len(batch) == 1:
-                        raise error
-                    self._commit([row])
-                    future.set_result(None)
-                except Exception as alone:  # whatever it is, the one that waits must hear of it
-                    future.set_exception(alone)
+        except BaseException as error:  # whatever it is, those that wait must hear of it
+            for _, future in batch:
+                future.set_exception(error)
         else:
             for _, future in batch:
                 future.set_result(None)
@@ -289,3 +251,97 @@ class Ledger:
         with self._clear_errors("write"), self._transaction():
             self._written.executemany(_RECORD, rows)
             self._written.executemany(_REUSE, counted)
+
+    def _rows(self, select: str, *values: Any) -> list[dict[str, Any]]:
+        with self._clear_errors("read"), self._lock:
+            cursor = self._read.execute(select, values)
+            names = [column[0] for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def summary(self, since: float = 0.0) -> list[dict[str, Any]]:
+        """One row a model and task: requests answered, failures, tokens, seconds, and `reused`, the answers that this session
+        took from the ledger and did not ask for again. since: Unix seconds of the first row that counts."""
+        rows = self._rows(
+            "SELECT model, task, SUM(status = 'done') AS answered, SUM(status = 'failed') AS failed, "
+            "TOTAL(prompt_tokens) AS prompt_tokens, TOTAL(completion_tokens) AS completion_tokens, TOTAL(seconds) AS seconds "
+            "FROM completions WHERE recorded_at >= ? GROUP BY model, task ORDER BY model, task", since
+        )
+        return [
+            {"model": row["model"], "task": row["task"], "answered": row["answered"],
+             "reused": self._reused[row["model"], row["task"] or ""], "failed": row["failed"],
+             "prompt_tokens": int(row["prompt_tokens"]), "completion_tokens": int(row["completion_tokens"]),
+             "seconds": row["seconds"]}
+            for row in rows
+        ]
+
+    def reuses(self, since: float = 0.0) -> list[dict[str, Any]]:
+        """One row a model and task: answers that any session took from the ledger since that day (UTC), and their tokens.
+
+        A session writes its counts down by the hundred and when it closes the ledger: what a kill took is not in them.
+        """
+        return self._rows(
+            "SELECT model, task, SUM(answers) AS answers, SUM(prompt_tokens) AS prompt_tokens, SUM(completion_tokens) AS "
+            "completion_tokens FROM reuses WHERE day >= ? GROUP BY model, task ORDER BY model, task", int(since // 86400)
+        )
+
+    def span(self, since: float = 0.0) -> tuple[float, float] | None:
+        """When the first and the last row were recorded, in Unix seconds; None where there is no row."""
+        (row,) = self._rows("SELECT MIN(recorded_at) AS first, MAX(recorded_at) AS last FROM completions "
+                            "WHERE recorded_at >= ?", since)
+        return None if row["first"] is None else (row["first"], row["last"])
+
+    def causes(self, since: float = 0.0) -> list[dict[str, Any]]:
+        """Requests that have failed and have no answer yet, by model, task and cause, the most frequent first."""
+        return self._rows(
+            "SELECT model, task, cause, COUNT(*) AS requests FROM completions WHERE status = 'failed' AND recorded_at >= ? "
+            "GROUP BY model, task, cause ORDER BY requests DESC, model, task, cause", since
+        )
+
+    def failures(self, limit: int = 20, since: float = 0.0) -> list[dict[str, Any]]:
+        """The latest failures: model, task, subject, language, turn, cause, reason and recorded_at (Unix seconds)."""
+        return self._rows(
+            "SELECT model, task, subject, language, turn, cause, reason, recorded_at FROM completions "
+            "WHERE status = 'failed' AND recorded_at >= ? ORDER BY recorded_at DESC LIMIT ?", since, limit
+        )
+
+    def answers(self, model: str, limit: int) -> Iterator[dict[str, Any]]:
+        """The latest answers of a model, the newest first: task, language, text, prompt_tokens, completion_tokens."""
+        yield from self._pages("task, language, text, prompt_tokens, completion_tokens", "model = ? AND status = 'done'", model,
+                               limit=limit, newest_first=True)
+
+    def rows(self, since: float = 0.0) -> Iterator[dict[str, Any]]:
+        """Every row with all its columns, in the order of their first recording, read as they are needed."""
+        yield from self._pages(", ".join(_COLUMNS), "recorded_at >= ?", since)
+
+    def _pages(self, columns: str, where: str, value: Any, *, limit: int = -1,
+               newest_first: bool = False) -> Iterator[dict[str, Any]]:
+        """Rows page by page: no open cursor keeps the write-ahead log from being folded in."""
+        after, order = ("<", "DESC") if newest_first else (">", "ASC")
+        place = 2**62 if newest_first else -1
+        while limit:
+            size = min(500, limit) if limit > 0 else 500
+            page = self._rows(f"SELECT rowid AS place, {columns} FROM completions WHERE rowid {after} ? AND {where} "
+                              f"ORDER BY rowid {order} LIMIT {size}", place, value)
+            for row in page:
+                place = row.pop("place")
+                yield row
+            limit -= len(page) if limit > 0 else 0
+            if len(page) < size:
+                return
+
+    def close(self) -> None:
+        """Commit what waits and close the file; the write-ahead log is folded into it."""
+        try:
+            self._in_writer(self._flush).result()
+        except LedgerError:
+            pass  # closed already
+        self._writer.shutdown()
+        with self._lock:
+            self._claims.close()
+            self._read.close()
+            self._written.close()
+
+
+def open_ledger(cache_dir: str | Path) -> Ledger:
+    """The ledger in a cache folder, `<cache_dir>/ledger.sqlite`."""
+    return Ledger(Path(cache_dir) / "ledger.sqlite")
