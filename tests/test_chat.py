@@ -6,7 +6,7 @@ import json
 import pytest
 
 from tests.chat_server import ChatServer, Reply, completion
-from ultralink_nb import chat
+from ultralink_nb import endpoint
 from ultralink_nb.chat import ChatError, ChatRequest, Completion, LedgeredModel, NoRecording, ReplayModel, open_chat_model
 from ultralink_nb.ledger import Ledger
 
@@ -246,7 +246,7 @@ def test_a_reasoning_models_thoughts_are_not_its_answer():
     def body(text):
         return json.dumps({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]})
 
-    assert chat._read_completion(body("<think>\nhm\n</think>\n\nWhy?"))[0].strip() == "Why?"
-    assert chat._read_completion(body("a <think> tag in a text"))[0] == "a <think> tag in a text"
-    with pytest.raises(chat._Garbled, match="inside the model's thoughts"):
-        chat._read_completion(body("<think>\nand so on"))
+    assert endpoint.read_answer(body("<think>\nhm\n</think>\n\nWhy?")).text.strip() == "Why?"
+    assert endpoint.read_answer(body("a <think> tag in a text")).text == "a <think> tag in a text"
+    with pytest.raises(endpoint.Trouble, match="inside the model's thoughts"):
+        endpoint.read_answer(body("<think>\nand so on"))

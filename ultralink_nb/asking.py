@@ -1,13 +1,14 @@
 """Asking a chat model for many things at once: bounded memory, results in order, and no thousand failures for one cause."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from itertools import islice
 from typing import TypeVar
 
 from tqdm.auto import tqdm
 
-from ultralink_nb.chat import ChatError
+from ultralink_nb.completions import ChatError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -19,14 +20,13 @@ async def ask_all(
 ) -> AsyncIterator[tuple[Item, Result | ChatError]]:
     """(item, what `ask` made of it, or the `ChatError` it raised) for each item, in the order of the items.
 
-    At most `concurrency` items are being asked about at once; items may be a generator. When the first `give_up_after`
-    items all fail for the same cause (a wrong key, no server), the error is raised instead of repeated for the rest.
+    At most `concurrency` items are being asked about at once, and one more for every eight: while their answers are checked and
+    written to disk, the endpoint does not wait (the model bounds what is in flight there). items may be a generator. When the
+    first `give_up_after` items all fail for the same cause (a wrong key, no server), the error is raised instead of repeated for
+    the rest.
     """
     source = iter(items)
-    failures: list[ChatError] = []
-    succeeded = False
-
-    slots = asyncio.Semaphore(concurrency)
+    slots = asyncio.Semaphore(concurrency + concurrency // 8)
     window = 4 * concurrency  # items begun or finished ahead of the one that is waited for, so that a slow one stalls nobody
 
     async def one(item: Item) -> Result | ChatError:
@@ -36,21 +36,21 @@ async def ask_all(
             except ChatError as error:
                 return error
 
-    running = [(item, asyncio.ensure_future(one(item))) for item in islice(source, window)]
+    running = deque((item, asyncio.ensure_future(one(item))) for item in islice(source, window))
+    failed, causes, all_failed = 0, set(), True
     try:
         with tqdm(total=total, desc=description, disable=None, leave=False) as progress:
             while running:
-                item, task = running.pop(0)
+                item, task = running.popleft()
                 outcome = await task
-                running += [(new, asyncio.ensure_future(one(new))) for new in islice(source, window - len(running))]
+                running.extend((new, asyncio.ensure_future(one(new))) for new in islice(source, window - len(running)))
                 progress.update()
-                if isinstance(outcome, ChatError):
-                    failures.append(outcome)
-                    causes = {failure.cause for failure in failures}
-                    if not succeeded and len(failures) >= give_up_after and len(causes) == 1:
-                        raise ChatError(f"the first {len(failures)} requests all failed: {outcome}", outcome.cause)
-                else:
-                    succeeded = True
+                all_failed = all_failed and isinstance(outcome, ChatError)
+                if all_failed:
+                    failed += 1
+                    causes.add(outcome.cause)
+                    if failed >= give_up_after and len(causes) == 1:
+                        raise ChatError(f"the first {failed} requests all failed: {outcome}", outcome.cause)
                 yield item, outcome
     finally:
         for _, task in running:
