@@ -1,6 +1,7 @@
 """Generation killed with SIGKILL half way and run again: nothing that was answered is asked again, nothing that was paid is lost.
 
-Once with the package's function in a script, once with notebook 02 under papermill; against a real HTTP server in this process.
+Once with the package's function in a script, once with notebook 02 under papermill, and once killed again and again
+(`benchmarks/kill.py` does that at full size); against a real HTTP server in this process.
 """
 
 import asyncio
@@ -9,36 +10,24 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 
 import psutil
 import pytest
 
 from tests.chat_server import ChatServer
-from tests.conftest import make_workspace
-from ultralink_nb.chat import ChatRequest, open_chat_model
+from tests.conftest import ROOT, make_workspace
+from ultralink_nb.chat import open_chat_model
 from ultralink_nb.dialogues import generate_dialogues
-from ultralink_nb.ledger import Ledger, request_key
+from ultralink_nb.ledger import Ledger
 from ultralink_nb.records import SAMPLES, read_table
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import kill  # noqa: E402
 
 KEY = "sk-planted-secret-5f3a"
 CONCURRENCY = 4
 NAMES = "Orme Selby Tarn Hale Merrow Quill Harden Lowick Fenn Ashby Corran Doune Elsdon Garth Howick Ingram".split()
-SCRIPT = textwrap.dedent("""
-    import asyncio, sys
-    from ultralink_nb.chat import open_chat_model
-    from ultralink_nb.dialogues import generate_dialogues, read_passages
-    from ultralink_nb.ledger import open_ledger
-    from ultralink_nb.records import SAMPLES, write_table
-
-    passages, url, cache, out, concurrency = sys.argv[1:]
-    model = open_chat_model("loopback", base_url=url, ledger=open_ledger(cache), concurrency=int(concurrency))
-    samples, _ = asyncio.run(generate_dialogues(
-        read_passages(passages), model, seed=1, languages=["en"], concurrency=int(concurrency), dataset=passages
-    ))
-    write_table(out + "/data/samples_02.parquet", samples, SAMPLES)
-""")
 
 
 def write_passages(path):
@@ -55,7 +44,8 @@ def write_passages(path):
 
 def start(kind, folder, url, output):
     if kind == "script":
-        command = [sys.executable, "-c", SCRIPT, "passages.jsonl", url, "cache", "papermill_runs/kill", str(CONCURRENCY)]
+        command = [sys.executable, "-c", kill.SCRIPT, "passages.jsonl", url, "cache",
+                   "papermill_runs/kill/data/samples_02.parquet", str(CONCURRENCY)]
     else:
         parameters = {"run_dir": "papermill_runs/kill", "passages_path": "passages.jsonl", "chat_model": "loopback",
                       "base_url": url, "cache_dir": "cache", "concurrency": CONCURRENCY}
@@ -75,12 +65,6 @@ def kill_all(process):
         time.sleep(0.01)
 
 
-def key_of(body):
-    return request_key("loopback", ChatRequest(
-        tuple(body["messages"]), {}, body["temperature"], body["max_tokens"], body["seed"], "1"
-    ))
-
-
 @pytest.mark.parametrize("kind", ["script", "notebook"])
 def test_killed_half_way_and_run_again(kind, tmp_path):
     folder = make_workspace(tmp_path / "workspace")
@@ -91,7 +75,7 @@ def test_killed_half_way_and_run_again(kind, tmp_path):
         model = open_chat_model("loopback", base_url=server.url, ledger=Ledger(tmp_path / "other.sqlite"))
         rows = [{**row, "document_id": row["id"]} for row in passages]
         undisturbed, _ = asyncio.run(generate_dialogues(rows, model, seed=1, languages=["en"], dataset="passages.jsonl"))
-        needed = {key_of(body) for _, body in server.requests}
+        needed = {kill.key_of(body) for _, body in server.requests}
     assert len(needed) == len(server.requests) > 60
 
     with ChatServer(delay=0.03) as server:
@@ -103,8 +87,8 @@ def test_killed_half_way_and_run_again(kind, tmp_path):
             time.sleep(0.002)
         kill_all(process)
         time.sleep(0.2)
-        asked_first = [key_of(body) for _, body in server.requests]
-        delivered = {key_of(body) for body in server.delivered}
+        asked_first = [kill.key_of(body) for _, body in server.requests]
+        delivered = {kill.key_of(body) for body in server.delivered}
         ledger = Ledger(folder / "cache" / "ledger.sqlite")
         recorded = {key for key in asked_first if ledger.find(key)}
         ledger.close()
@@ -112,7 +96,7 @@ def test_killed_half_way_and_run_again(kind, tmp_path):
         again = start(kind, folder, server.url, "second.ipynb")
         _, errors = again.communicate(timeout=180)
         assert again.returncode == 0, errors
-        asked_second = [key_of(body) for _, body in server.requests[len(asked_first):]]
+        asked_second = [kill.key_of(body) for _, body in server.requests[len(asked_first):]]
         assert set(server.keys) == {f"Bearer {KEY}"}
 
     assert len(set(asked_first)) == len(asked_first) and len(set(asked_second)) == len(asked_second)
@@ -126,3 +110,11 @@ def test_killed_half_way_and_run_again(kind, tmp_path):
     for path in folder.rglob("*"):
         if path.is_file() and "notebooks" not in path.parts:
             assert KEY.encode() not in path.read_bytes(), f"the key stands in {path}"
+
+
+def test_killed_again_and_again(tmp_path):
+    counts = kill.kill_and_resume(tmp_path, requests=200, kills=4, concurrency=8)
+    assert {name: counts[name] for name in kill.FAULTS} == dict.fromkeys(kill.FAULTS, 0)
+    assert counts["completions"] == counts["planned"] > 150 and counts["kills"] >= 3
+    assert counts["in flight at a kill, most"] <= counts["concurrency"]
+    assert counts["received"] == counts["planned"] + counts["received again"]
