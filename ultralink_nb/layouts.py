@@ -1,195 +1,207 @@
 """English SFT data in the layouts it is published in, read as samples and written back.
 
-Four layouts: `sharegpt` (conversations of from and value: ShareGPT, MOSS), `gsm8k` (question, answer), `alpaca` (instruction,
-input, output: Alpaca, CodeAlpaca) and `messages` (role and content, as chat APIs have it). A row that does not fit becomes a
-rejected row that says where it stands and why; it is never skipped in silence, and a good row is never repaired by guessing.
+| layout | columns | where it comes from |
+|---|---|---|
+| `sharegpt` | conversations of from and value | ShareGPT, MOSS |
+| `messages` | messages of role and content | chat APIs |
+| `oasst` | message_tree_id, prompt: a tree of messages | OpenAssistant |
+| `ultrachat` | data: texts of user and assistant in turn | UltraChat, UltraLink |
+| `alpaca` | instruction, input, output | Alpaca, CodeAlpaca |
+| `magicoder` | problem, solution | Magicoder OSS-Instruct |
+| `magicoder_evol` | instruction, response | Magicoder Evol-Instruct |
+| `metamath` | query, response, original_question, type | MetaMath |
+| `gsm8k` | question, answer | GSM8K |
+| `humaneval` | task_id, prompt, entry_point, canonical_solution, test | HumanEval |
+
+A row that does not fit becomes a rejected row that says where it stands and why; it is never skipped in silence, and a good row
+is never repaired by guessing. Rows that `to_sharegpt` and `to_messages` wrote are read back as the samples they were.
 """
 
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
+from ultralink_nb.corpus_rows import HUB, HubName
 from ultralink_nb.languages import get_language
-from ultralink_nb.records import SAMPLE_SUFFIXES, BadRecord, find_files, read_rows, rejected
+from ultralink_nb.layout_rows import LAYOUTS, SHAREGPT_ROLES, Refused, check_turns
+from ultralink_nb.protection import unfenced_code
+from ultralink_nb.records import SAMPLE_SUFFIXES, BadRecord, find_files, parse_sample, read_rows, rejected
 from ultralink_nb.workspace import AUTHORS, SAMPLE
 
 STAGE = "import"
 EMBEDDED = str(SAMPLE / "sft" / "*_*.json*")  # the embedded English sample: chat, math and code
-KINDS = {"sharegpt": "chat_agnostic", "messages": "chat_agnostic", "gsm8k": "math", "alpaca": "code"}
-ROLES = {
-    "system": "system", "human": "user", "user": "user", "prompter": "user",
-    "gpt": "assistant", "chatgpt": "assistant", "assistant": "assistant", "bing": "assistant", "bard": "assistant",
-    "model": "assistant",
-}
-_CALCULATOR = re.compile(r"<<[^<>\n]*>>")  # GSM8K's annotations, <<48/2=24>>: for a calculator, not for a reader
+SUFFIXES = (*SAMPLE_SUFFIXES, ".json.gz", ".json.bz2")
+LOOKED_AT = 20  # rows of a file that tell its layout, and whether an Alpaca file is about code
+OWN = ("id", "language", "kind", "source", "generator", "extra")  # columns of the kit's own exports beside the dialogue
+_OWN_LAYOUTS = ("sharegpt", "messages")
 
 
-class _Refused(Exception):
-    """(gate, reason) of a row that does not fit its layout."""
+class _Origin(NamedTuple):
+    """Where rows come from: a file or a name on the hub, what their ids begin with, their layout and kind."""
+
+    source: Path | HubName
+    stem: str
+    layout: str
+    kind: str
+
+    @property
+    def ours(self) -> bool:
+        return isinstance(self.source, Path) and SAMPLE in self.source.parents
+
+    @property
+    def dataset(self) -> str:
+        if isinstance(self.source, HubName):
+            return self.source.removeprefix(HUB)
+        return f"UltraLink kit sample, {self.source.name}" if self.ours else self.source.name
 
 
-def _text(row: Mapping[str, Any], column: str) -> str:
-    value = row.get(column)
-    if not isinstance(value, str):
-        raise _Refused("layout", f"column {column} is {'missing' if value is None else f'a {type(value).__name__}, not a text'}")
+def source_rows(source: str | Path) -> Iterator[tuple[str, dict]]:
+    """Rows of a file or of a `HubName` (its split `train`, else its first one), each with its place; `BadRecord` as they do."""
+    if not str(source).startswith(HUB):
+        yield from read_rows(source)
+        return
+    from datasets import load_dataset
+
+    name, number = HubName(source), 0
     try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise _Refused("layout", f"column {column} holds half of a character (a lone surrogate)") from None
-    return value
-
-
-def _spoken(row: Mapping[str, Any], column: str, role_key: str, text_key: str) -> list[dict]:
-    """Messages of a list of turns; neighbours of the same role are one message."""
-    turns = row.get(column)
-    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-        raise _Refused("layout", f"column {column} is not a list of objects")
-    messages: list[dict] = []
-    for turn in turns:
-        role = ROLES.get(str(turn.get(role_key)).lower())
-        if role is None:
-            raise _Refused("roles", f"column {column}: unknown {role_key} {turn.get(role_key)!r}")
-        content = _text(turn, text_key)
-        if not content.strip():
-            raise _Refused("empty", f"column {column}: a message of the {role} has no text")
-        if messages and messages[-1]["role"] == role:
-            messages[-1]["content"] += "\n\n" + content
-        else:
-            messages.append({"role": role, "content": content})
-    return messages
-
-
-def _sharegpt(row: Mapping[str, Any]) -> tuple[list[dict], dict]:
-    extra = {key: value for key, value in row.items() if key not in ("conversations", "kind")}
-    return _spoken(row, "conversations", "from", "value"), extra
-
-
-def _messages(row: Mapping[str, Any]) -> tuple[list[dict], dict]:
-    extra = {key: value for key, value in row.items() if key not in ("messages", "kind")}
-    return _spoken(row, "messages", "role", "content"), extra
-
-
-def _gsm8k(row: Mapping[str, Any]) -> tuple[list[dict], dict]:
-    question, answer = _text(row, "question"), _text(row, "answer")
-    extra = {key: value for key, value in row.items() if key not in ("question", "answer")}
-    plain = _CALCULATOR.sub("", answer)
-    if plain != answer:
-        extra["answer"] = answer
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": plain}], extra
-
-
-def _alpaca(row: Mapping[str, Any]) -> tuple[list[dict], dict]:
-    instruction, output = _text(row, "instruction"), _text(row, "output")
-    given = row.get("input") or ""
-    if not isinstance(given, str):
-        raise _Refused("layout", f"column input is a {type(given).__name__}, not a text")
-    extra = {key: value for key, value in row.items() if key not in ("instruction", "output") and (key != "input" or given)}
-    question = f"{instruction}\n\n{given}" if given.strip() else instruction
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": output}], extra
-
-
-# Columns that tell a layout, in the order in which they are tried.
-LAYOUTS: dict[str, tuple[tuple[str, ...], Callable[[Mapping[str, Any]], tuple[list[dict], dict]]]] = {
-    "sharegpt": (("conversations",), _sharegpt),
-    "messages": (("messages",), _messages),
-    "alpaca": (("instruction", "output"), _alpaca),
-    "gsm8k": (("question", "answer"), _gsm8k),
-}
+        splits = load_dataset(name.dataset, name.config, streaming=True)
+        for number, row in enumerate(splits["train"] if "train" in splits else next(iter(splits.values())), 1):
+            yield f"{name}, row {number}", dict(row)
+    except Exception as error:  # whatever the network, the hub or a file there raises: the reader's place in it must be told
+        raise BadRecord(f"{name}, after row {number:,}: {type(error).__name__}: {error}: look at the name and the network, or "
+                        "fetch the data set and name its files") from error
 
 
 def detect_layout(file: str | Path) -> str:
     """The layout of a file by the columns of its first rows; `BadRecord` names the columns where none fits."""
-    columns: list[str] = []
-    for _, row in islice(read_rows(file), 20):
-        for name, (wanted, _) in LAYOUTS.items():
-            if all(column in row for column in wanted):
+    return _detected(file, [row for _, row in islice(source_rows(file), LOOKED_AT)])
+
+
+def _detected(file: str | Path, rows: list[dict]) -> str:
+    for row in rows:
+        for name, layout in LAYOUTS.items():
+            if all(column in row for column in layout.columns):
                 return name
-        columns += [column for column in row if column not in columns]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
     if not columns:
         raise BadRecord(f"{file}: there is no row in it")
-    known = "; ".join(f"{name}: {', '.join(wanted)}" for name, (wanted, _) in LAYOUTS.items())
-    raise BadRecord(
-        f"{file}: its columns {', '.join(columns)} fit no layout ({known}); rename them first"
-    )
+    known = "; ".join(f"{name}: {', '.join(layout.columns)}" for name, layout in LAYOUTS.items())
+    raise BadRecord(f"{file}: its columns {', '.join(columns)} fit no layout ({known}); rename them first")
 
 
-def _check_turns(messages: list[dict]) -> None:
-    roles = [message["role"] for message in messages]
-    spoken = roles[1:] if roles[:1] == ["system"] else roles
-    if any(not message["content"].strip() for message in messages):
-        raise _Refused("empty", "the question or the answer has no text")
-    if not spoken or spoken[0] != "user":
-        raise _Refused("roles", f"the dialogue begins with {spoken[0] if spoken else 'nothing'}, not with the user")
-    if "system" in spoken:
-        raise _Refused("roles", "a system message stands in the middle of the dialogue")
-    if spoken[-1] != "assistant":
-        raise _Refused("no_answer", "the last message of the user has no answer")
+def _kind_of(layout: str, rows: list[dict]) -> str:
+    """The layout's kind; an Alpaca file is about code where a quarter of the outputs looked at hold some, else it is chat."""
+    if layout != "alpaca":
+        return LAYOUTS[layout].kind
+    outputs = [str(row.get("output")) for row in rows]
+    hold_code = sum("```" in output or bool(unfenced_code(output)) for output in outputs)
+    return "code" if 4 * hold_code >= len(outputs) else "chat_agnostic"
 
 
-def _stem(file: Path) -> str:
-    suffix = max((suffix for suffix in SAMPLE_SUFFIXES if file.name.endswith(suffix)), key=len, default=file.suffix)
-    return file.name.removesuffix(suffix)
+def _sources(path: str | Path) -> Iterator[tuple[Path | HubName, str]]:
+    """Each file that a parameter names, or its name on the hub, with what the ids of its rows begin with."""
+    if str(path).startswith(HUB):
+        name = HubName(path)
+        if not (name.dataset and name.config):
+            raise BadRecord(f"{path}: a name on the hub ends in a configuration, as {HUB}openai/gsm8k/main does")
+        yield name, f"{Path(name.dataset).name}-{name.config}"
+        return
+    stems: dict[str, Path] = {}
+    for file in find_files(path, SUFFIXES):
+        suffix = max((suffix for suffix in SUFFIXES if file.name.endswith(suffix)), key=len, default=file.suffix)
+        stem = file.name.removesuffix(suffix)
+        if stem in stems:
+            raise BadRecord(f"{file} and {stems[stem]} give their rows the same ids ({stem}-0 …): rename one of them")
+        stems[stem] = file
+        yield file, stem
+
+
+def iter_sft(
+    path: str | Path, layout: str = "auto", kind: str | None = None, limit: int | None = None,
+    language: str = "en", license: str | None = None, paths: Literal["best", "all"] = "best",
+) -> Iterator[tuple[Literal["sample", "rejected"], dict]]:
+    """The samples and the rejected rows of `read_sft`, one after the other, in the memory of one row (of one .json file)."""
+    get_language(language)
+    if layout != "auto" and layout not in LAYOUTS:
+        raise BadRecord(f"unknown layout {layout!r}: the kit reads {', '.join(LAYOUTS)}, or auto to look at the columns")
+    for source, stem in list(_sources(path)):
+        first = [row for _, row in islice(source_rows(source), LOOKED_AT)]
+        name = _detected(source, first) if layout == "auto" else layout
+        origin = _Origin(source, stem, name, kind or _kind_of(name, first))
+        for number, (place, row) in enumerate(islice(source_rows(source), limit)):
+            row_id = f"{stem}-{number}"
+            try:
+                if name in _OWN_LAYOUTS and all(column in row for column in OWN):
+                    yield "sample", _read_back(row, place)
+                    continue
+                dialogues = LAYOUTS[name].read(row, paths == "all")
+                for messages, _ in dialogues:
+                    check_turns(messages)
+                if name == "oasst" and dialogues[0][1]["lang"] not in (None, language):
+                    raise Refused("language", f"the tree is in {dialogues[0][1]['lang']}, not in {language}")
+            except Refused as refusal:
+                gate, reason = refusal.args
+                yield "rejected", rejected(row_id, language, STAGE, gate, f"{place} ({name}): {reason}", row)
+                continue
+            stated = row.get("kind") if not kind and name in _OWN_LAYOUTS else None
+            told = {"dataset": origin.dataset, "parent_id": None, "document_id": None, "url": None, "license": license}
+            for leaf, (messages, extra) in enumerate(dialogues):
+                yield "sample", {
+                    "id": f"{row_id}-{leaf}" if name == "oasst" and paths == "all" else row_id, "language": language,
+                    "kind": stated if isinstance(stated, str) else origin.kind, "messages": messages,
+                    "source": dict(told),
+                    "generator": {"model": AUTHORS if origin.ours else None, "prompt_version": None, "seed": None},
+                    "extra": json.dumps(extra, ensure_ascii=False, default=str) if extra else None,
+                }
 
 
 def read_sft(
     path: str | Path, layout: str = "auto", kind: str | None = None, limit: int | None = None,
-    language: str = "en", license: str | None = None,
+    language: str = "en", license: str | None = None, paths: Literal["best", "all"] = "best",
 ) -> tuple[list[dict], list[dict]]:
     """(samples, rejected rows) of SFT data in its published layout.
 
-    path: a file, a folder or a glob of JSONL, JSON or Parquet files. layout: `auto` looks at each file's columns. kind: the
-    kind of all rows; None: by layout (a `kind` column of ShareGPT and messages rows is believed). limit: rows read per file.
-    A sample's id is `<file stem>-<row>`, rows counted from 0; columns the schema has no name for are kept in `extra`.
+    path: a file, a folder or a glob of JSONL, JSON or Parquet files (gz and bz2 too), or a data set on the hub by its name and
+    configuration, `hub:openai/gsm8k/main`. layout: `auto` looks at the columns of each file's first rows. kind: the kind of all
+    rows; None: by layout (a `kind` column of ShareGPT and messages rows is believed; Alpaca rows are code where the file's first
+    rows hold code). limit: rows read per file. paths: of a tree, `best` takes the best-ranked reply at each turn, `all` the path
+    to each leaf, as a sample each.
+    A sample's id is `<file stem>-<row>`, rows counted from 0 (`-<path>` is added with `all`); columns the schema has no name for
+    are kept in `extra`.
 
     Raises `BadRecord` for a file that cannot be parsed or whose layout is unknown, and where two files give the same ids.
     """
-    get_language(language)
-    samples: list[dict] = []
-    refused: list[dict] = []
-    stems: dict[str, Path] = {}
-    for file in find_files(path, SAMPLE_SUFFIXES):
-        stem = _stem(file)
-        if stem in stems:
-            raise BadRecord(f"{file} and {stems[stem]} give their rows the same ids ({stem}-0 …): rename one of them")
-        stems[stem] = file
-        name = detect_layout(file) if layout == "auto" else layout
-        ours = SAMPLE in file.parents
-        dataset = f"UltraLink kit sample, {file.name}" if ours else file.name
-        for row_id, place, row in _numbered(file, stem, limit):
-            try:
-                messages, extra = LAYOUTS[name][1](row)
-                _check_turns(messages)
-            except _Refused as refusal:
-                gate, reason = refusal.args
-                refused.append(rejected(row_id, language, STAGE, gate, f"{place} ({name}): {reason}", row))
-                continue
-            stated = row.get("kind") if name in ("sharegpt", "messages") else None
-            samples.append({
-                "id": row_id, "language": language, "kind": kind or (stated if isinstance(stated, str) else KINDS[name]),
-                "messages": messages,
-                "source": {"dataset": dataset, "parent_id": None, "document_id": None, "url": None, "license": license},
-                "generator": {"model": AUTHORS if ours else None, "prompt_version": None, "seed": None},
-                "extra": json.dumps(extra, ensure_ascii=False, default=str) if extra else None,
-            })
-    return samples, refused
+    found: dict[str, list[dict]] = {"sample": [], "rejected": []}
+    for what, row in iter_sft(path, layout, kind, limit, language, license, paths):
+        found[what].append(row)
+    return found["sample"], found["rejected"]
 
 
-def _numbered(file: Path, stem: str, limit: int | None) -> Iterator[tuple[str, str, dict]]:
-    for number, (place, row) in enumerate(islice(read_rows(file), limit)):
-        yield f"{stem}-{number}", place, row
+def _read_back(row: Mapping[str, Any], place: str) -> dict:
+    """The sample that `to_sharegpt` or `to_messages` wrote; raises `Refused` where somebody changed it into none."""
+    turns = row["conversations"] if "conversations" in row else row["messages"]
+    roles = {name: role for role, name in SHAREGPT_ROLES.items()}
+    try:
+        if "conversations" in row:
+            turns = [{"role": roles[turn["from"]], "content": turn["value"]} for turn in turns]
+        return parse_sample({**{column: row[column] for column in OWN}, "messages": turns}, place).model_dump()
+    except (BadRecord, KeyError, TypeError) as error:
+        raise Refused("layout", f"not a sample of the kit any more: {error}") from None
 
 
-def to_sharegpt(sample: Mapping[str, Any]) -> dict:
-    """A sample as a ShareGPT row; read back as `sharegpt` it has the same messages and kind."""
-    names = {"system": "system", "user": "human", "assistant": "gpt"}
-    turns = [{"from": names[message["role"]], "value": message["content"]} for message in sample["messages"]]
-    return {"id": sample["id"], "language": sample["language"], "kind": sample["kind"], "conversations": turns}
+def _beside(sample: Mapping[str, Any], whole: bool) -> dict:
+    return {column: sample.get(column) for column in (OWN if whole else OWN[:3])}
 
 
-def to_messages(sample: Mapping[str, Any]) -> dict:
-    """A sample as a row of chat messages; read back as `messages` it has the same messages and kind."""
+def to_sharegpt(sample: Mapping[str, Any], whole: bool = True) -> dict:
+    """A sample as a ShareGPT row. whole: with its source, generator and extra, so that it is read back as the same sample."""
+    turns = [{"from": SHAREGPT_ROLES[message["role"]], "value": message["content"]} for message in sample["messages"]]
+    return {**_beside(sample, whole), "conversations": turns}
+
+
+def to_messages(sample: Mapping[str, Any], whole: bool = True) -> dict:
+    """A sample as a row of chat messages. whole: with its source, generator and extra, to be read back as the same sample."""
     messages = [{"role": message["role"], "content": message["content"]} for message in sample["messages"]]
-    return {"id": sample["id"], "language": sample["language"], "kind": sample["kind"], "messages": messages}
+    return {**_beside(sample, whole), "messages": messages}

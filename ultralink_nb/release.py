@@ -264,7 +264,7 @@ def write_release(folder: str | Path, material: Material, rows: Sequence[Mapping
     with _replacing(folder.resolve()) as new:
         for (kind, language), samples in tqdm(parts.items(), desc="writing", unit="files", disable=None):
             records.write_table(new / "data" / kind / f"{language}.parquet", samples, records.SAMPLES)
-            _write_lines(new / "messages" / f"{language}_{kind}.jsonl", map(to_messages, samples))
+            _write_lines(new / "messages" / f"{language}_{kind}.jsonl", (to_messages(sample, whole=False) for sample in samples))
             paired = [ultralink_row(sample, number) for number, sample in enumerate(samples)]
             _write_lines(new / "ultralink" / f"{language}_{kind}.jsonl", (row for row in paired if row))
             unpaired += [sample["id"] for sample, row in zip(samples, paired, strict=True) if row is None]
