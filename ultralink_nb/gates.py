@@ -26,7 +26,7 @@ from ultralink_nb.wikitext import clean
 STAGE = "knowledge"
 PAGE_GATES = ("row_language", "namespace", "redirect", "disambiguation", "list_page", "oversized")
 TEXT_GATES = ("too_short", "too_long", "filter_words", "language")
-LONGEST_IDENTIFIED = 10_000  # characters of a text that language identification looks at
+LONGEST_IDENTIFIED = 2_000  # characters of a text that language identification looks at
 LONGEST_MARKUP = 3_000_000  # characters; the longest pages of real wikis are about two million
 BATCH = 64  # pages whose tokens are counted at once
 

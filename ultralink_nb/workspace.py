@@ -4,7 +4,7 @@ Relative paths mean the folder that holds `notebooks/`. Papermill and the runner
 `notebooks/` itself, so `open_run` steps up from it.
 """
 
-import importlib
+import importlib.metadata
 import os
 import platform
 from dataclasses import dataclass
@@ -41,5 +41,6 @@ def open_run(run_dir: str) -> Run:
 
 def print_versions(*modules: str) -> None:
     """Print the versions of Python and of some modules by import name: what a reader needs to repeat a notebook."""
-    found = {name: getattr(importlib.import_module(name), "__version__", "unknown") for name in modules}
+    packages = importlib.metadata.packages_distributions()
+    found = {name: importlib.metadata.version(packages.get(name, [name])[0]) for name in modules}
     print(", ".join([f"python {platform.python_version()}", *(f"{name} {version}" for name, version in found.items())]))
