@@ -94,7 +94,7 @@ def kill_and_resume(folder: Path, requests: int, kills: int, seed: int = 1, conc
                     delay: float = 0.03) -> dict[str, Any]:
     """Kill a run of about `requests` requests `kills` times, resume it to its end, and compare; the counts by name."""
     rng = random.Random(seed)
-    write_passages(folder / "passages.jsonl", max(2, requests * 2 // 15))
+    write_passages(folder / "passages.jsonl", max(2, requests * 2 // 13))
     passages, environment = read_passages(folder / "passages.jsonl"), {**os.environ, "OPENAI_API_KEY": "none"}
     with ChatServer() as server:
         model = open_chat_model("loopback", base_url=server.url, ledger=open_ledger(folder / "undisturbed"), concurrency=8)
@@ -137,7 +137,8 @@ def kill_and_resume(folder: Path, requests: int, kills: int, seed: int = 1, conc
         "asked though recorded": sum(len(life["again"]) for life in lives),
         "twice within one life": sum(count > 1 for life in lives for count in Counter(life["asked"]).values()),
         "in flight at a kill, sum": sum(map(len, in_flight[:-1])), "in flight at a kill, most": max(map(len, in_flight)),
-        "samples differ": int(read_table(out, SAMPLES) != undisturbed), "concurrency": concurrency,
+        "samples differ": int(read_table(out, SAMPLES) != undisturbed),
+        "dialogues at once": concurrency + concurrency // 8,
     }
 
 
@@ -150,7 +151,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=2000, help="about how many requests the run plans")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1, help="of the instants")
-    parser.add_argument("--concurrency", type=int, default=16)
+    parser.add_argument("--concurrency", type=int, default=16, help="requests in flight at the server")
     parser.add_argument("--delay", type=float, default=0.03, help="seconds that the server takes for an answer")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

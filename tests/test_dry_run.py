@@ -7,7 +7,9 @@ import pytest
 
 from tests.chat_server import ChatServer, Reply, grounded_text
 from tests.test_dialogues import TEXT, passage
+from ultralink_nb import begun
 from ultralink_nb.chat import ChatRequest, Completion, open_chat_model
+from ultralink_nb.checks import Gates
 from ultralink_nb.costs import Price
 from ultralink_nb.dialogues import Process, generate_dialogues, plan
 from ultralink_nb.dry_run import AMOUNTS, describe, plan_dialogues, plan_sifting, plan_translation
@@ -70,9 +72,12 @@ def test_the_calls_of_a_plan_are_those_of_the_run_where_nothing_is_refused(tmp_p
     assert ledger.summary()[0]["reused"] == 0, "looking counts as no reuse"
 
 
-def test_a_plan_after_a_pilot_is_close_to_the_bill(tmp_path):
+@pytest.mark.parametrize("checked", [begun.CHECKED, 12])
+def test_a_plan_after_a_pilot_is_close_to_the_bill(tmp_path, monkeypatch, checked):
+    monkeypatch.setattr(begun, "CHECKED", checked)
     passages, ledger = [passage(n, text=TEXT[: 400 + 37 * (n % 9)]) for n in range(72)], Ledger(tmp_path / "l")
     with ChatServer(respond) as server:
+        assert plan_dialogues(passages[:2], seed=1, model="m", ledger=ledger, gates=Gates())["cached"].sum() == 0
         generate(passages[:24], server.url, ledger)
         pilot = paid(ledger)
         expected = total(plan_dialogues(passages, seed=1, model="m", languages=["en"], ledger=ledger, price=PRICE))
@@ -89,11 +94,11 @@ def test_a_dialogue_that_was_stopped_half_way_is_planned_from_there(tmp_path):
     passages, ledger = [passage(n) for n in range(6)], Ledger(tmp_path / "l")
     with ChatServer(lambda body, _: counted(body, grounded_text(body["messages"]))) as server:
         generate(passages, server.url, ledger, Process(max_turns=2))
-        begun = len(server.requests)
+        asked = len(server.requests)
         frame = plan_dialogues(passages, seed=1, model="m", languages=["en"], ledger=ledger)
-        assert frame["cached"].sum() == begun
+        assert frame["cached"].sum() == asked
         generate(passages, server.url, ledger)
-        assert frame["calls_low"].sum() <= len(server.requests) - begun <= frame["calls_high"].sum()
+        assert frame["calls_low"].sum() <= len(server.requests) - asked <= frame["calls_high"].sum()
     assert frame["cost"].isna().all() and "price unknown" in describe(frame)
 
 

@@ -113,8 +113,8 @@ def test_killed_half_way_and_run_again(kind, tmp_path):
 
 
 def test_killed_again_and_again(tmp_path):
-    counts = kill.kill_and_resume(tmp_path, requests=200, kills=4, concurrency=8)
+    counts = kill.kill_and_resume(tmp_path, requests=180, kills=4, concurrency=8)
     assert {name: counts[name] for name in kill.FAULTS} == dict.fromkeys(kill.FAULTS, 0)
     assert counts["completions"] == counts["planned"] > 150 and counts["kills"] >= 3
-    assert counts["in flight at a kill, most"] <= counts["concurrency"]
+    assert counts["in flight at a kill, most"] <= counts["dialogues at once"]
     assert counts["received"] == counts["planned"] + counts["received again"]

@@ -10,13 +10,13 @@ What can be known is computed, the rest is estimated and learned from what the l
 - prompts are the real ones, counted with the stated tokenizer, and corrected by what the server counted for those it answered;
 - answers are as long as the model's answers so far for the task and language, within two standard errors; before there are
   20 of them, as long as those of the embedded sample, from half to double;
-- what the ledger holds is read as a run would read it, gates included, and not counted again.
+- what the ledger holds is not counted again. The first 500 dialogues begun are read as a run would read them, gates included;
+  of the others only whether the next question is there.
 """
 
 import asyncio
-import math
 from collections import defaultdict
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import fmean, pstdev
@@ -25,58 +25,19 @@ from typing import Any
 import pandas as pd
 
 from ultralink_nb import dialogues
-from ultralink_nb.chat import ChatError, ChatRequest, Completion
-from ultralink_nb.checks import Gates
+from ultralink_nb.begun import MESSAGE_TOKENS, Begun, LedgerAlone, begun_dialogues, going_on_share, passing_share, prompt_tokens
+from ultralink_nb.chat import ChatError
 from ultralink_nb.costs import Price, cost
 from ultralink_nb.dialogues import Process, Turn
-from ultralink_nb.ledger import Ledger, request_key
+from ultralink_nb.ledger import Ledger
 from ultralink_nb.lengths import ENOUGH, Length, learned_lengths, recorded_lengths
 from ultralink_nb.sifting import sift
 from ultralink_nb.tokens import DEFAULT_TOKENIZER, count_tokens
 from ultralink_nb.translation import translate_text, translation_messages
 
-MESSAGE_TOKENS = 4  # what a chat template puts around a message, until the server's own counts say it better
 SIDES = {"_low": -1, "": 0, "_high": 1}
 AMOUNTS = ("calls", "prompt_tokens", "completion_tokens", "cost")
 COLUMNS = ("language", "task", "cached", *(f"{amount}{side}" for amount in AMOUNTS for side in SIDES))
-
-
-class _Missing(Exception):
-    """The ledger does not hold what was asked; nothing that catches a `ChatError` sees this."""
-
-
-class _LedgerAlone:
-    """A chat model that has only the ledger's answers. What it does not hold gets `stand_in`, or raises `_Missing`."""
-
-    def __init__(self, name: str, ledger: Ledger | None, tokenizer: str, stand_in: str | None = None):
-        self.name, self.ledger, self.tokenizer, self.stand_in = name, ledger, tokenizer, stand_in
-        self.found: dict[tuple[str, str], list[tuple[float, Completion]]] = defaultdict(list)  # prompt as estimated, answer
-        self.missing: dict[tuple[str, str], list[float]] = defaultdict(list)  # prompts as estimated
-        self.answers: list[str] = []  # of the dialogue that is being read
-
-    async def complete(self, request: ChatRequest) -> Completion:
-        group = str(request.about.get("language")), str(request.about.get("task"))
-        known = self.ledger.find(request_key(self.name, request), reuse=False) if self.ledger else None
-        if known is None:
-            if self.stand_in is None:
-                raise _Missing
-            self.missing[group].append(prompt_tokens(request.messages, self.tokenizer))
-            return Completion(self.stand_in, self.name, "stop", 0, 0, 0.0, True)
-        completion = Completion(**known, cached=True)
-        self.found[group].append((prompt_tokens(request.messages, self.tokenizer), completion))
-        self.answers.append(completion.text)
-        return completion
-
-    def correction(self, language: str) -> float:
-        """The server's tokens for one token of an estimated prompt in a language; 1 where too few are known."""
-        known = [(tokens, answer.prompt_tokens) for (code, _), pairs in self.found.items() if code == language
-                 for tokens, answer in pairs if answer.prompt_tokens]
-        return sum(paid for _, paid in known) / sum(tokens for tokens, _ in known) if len(known) >= ENOUGH else 1.0
-
-
-def prompt_tokens(messages: Iterable[Mapping[str, str]], tokenizer: str = DEFAULT_TOKENIZER) -> int:
-    """Tokens of a prompt: its messages, and `MESSAGE_TOKENS` around each."""
-    return sum(tokens + MESSAGE_TOKENS for tokens in count_tokens([message["content"] for message in messages], tokenizer))
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -105,45 +66,6 @@ class _Plan:
         return pd.DataFrame(rows, columns=list(COLUMNS)).astype({f"cost{side}": float for side in SIDES})
 
 
-@dataclass
-class _Begun:
-    """How far the ledger takes a dialogue: the texts of its answers, and whether it is over and how."""
-
-    texts: Sequence[str] = ()
-    over: bool = False
-    refused: bool = False
-
-
-async def _begun(passages: Sequence[Mapping[str, Any]], alone: _LedgerAlone, seed: int, languages: Sequence[str],
-                 process: Process, gates: Gates) -> dict[str, _Begun]:
-    """By passage id, the dialogues whose first question is in the ledger, built again by the process itself."""
-    found = {}
-    for passage in passages:
-        first = dialogues.question_messages("first", passage, ())
-        key = request_key(alone.name, dialogues.request_for("question", first, passage, 0, seed, process))
-        if alone.ledger is None or alone.ledger.find(key, reuse=False) is None:
-            continue
-        alone.answers = []
-        try:
-            dialogue = await dialogues.converse(passage, alone, seed=seed, languages=languages, process=process, gates=gates)
-            found[passage["id"]] = _Begun(alone.answers, True, dialogue.refused_turn is not None)
-        except _Missing:
-            found[passage["id"]] = _Begun(alone.answers)
-    return found
-
-
-def _passing(begun: Iterable[_Begun]) -> dict[str, float]:
-    """The share of turns that pass the gates: low, expected and high. Not known: none, all and all."""
-    turns = [(len(one.texts) // 2, one.refused) for one in begun]
-    n = sum(count for count, _ in turns)
-    if n < ENOUGH:
-        return {"_low": 0.0, "": 1.0, "_high": 1.0}
-    refused = sum(one for _, one in turns)
-    share, centre = 1 - refused / n, 1 - (refused + 2) / (n + 4)  # Agresti and Coull's interval holds for small n
-    error = 2 * math.sqrt(centre * (1 - centre) / (n + 4))
-    return {"_low": max(0.0, centre - error), "": share, "_high": min(1.0, centre + error)}
-
-
 class _Templates:
     """Tokens of the dialogue prompts of a language without their passage and their turns."""
 
@@ -158,53 +80,54 @@ class _Templates:
 
 
 def plan_dialogues(passages: Sequence[Mapping[str, Any]], process: Process = Process(), *, seed: int, model: str,  # noqa: B008
-                   languages: Sequence[str] | None = None, gates: Gates = Gates(), ledger: Ledger | None = None,  # noqa: B008
-                   price: Price | None = None, lengths: Mapping[tuple[str, str], Length] | None = None) -> pd.DataFrame:
+                   languages: Sequence[str] | None = None, ledger: Ledger | None = None, price: Price | None = None,
+                   lengths: Mapping[tuple[str, str], Length] | None = None, **options: Any) -> pd.DataFrame:
     """What `generate_dialogues` with these arguments would ask `model` (a name), one row a language and task: `COLUMNS`.
 
     cached: answers that the ledger holds; they are in no other number. calls_high is exact where no turn is refused and no prompt
     outgrows `process.max_context_tokens`; requests that a server refuses and that are asked again are not counted. cost: US
-    dollars, NaN without a price. lengths: your own, by (language, task), before those learned and recorded.
+    dollars, NaN without a price. lengths: your own, by (language, task), before those learned and recorded. options: what else
+    `converse` is given in the run, such as gates.
     """
     languages = languages or sorted({passage["language"] for passage in passages})
     known = {**recorded_lengths(process.tokenizer), **(learned_lengths(ledger, model, process.tokenizer) if ledger else {}),
              **(lengths or {})}
-    alone = _LedgerAlone(model, ledger, process.tokenizer)
-    begun = _run(_begun(passages, alone, seed, languages, process, gates)) if ledger else {}
+    alone = LedgerAlone(model, ledger, process.tokenizer)
+    begun = _run(begun_dialogues(passages, alone, seed, languages, process, options)) if ledger else {}
     moves = [dialogues.plan(passage["id"], seed, process.end_probability, process.max_turns) for passage in passages]
     turns: dict[str, int] = defaultdict(int)
-    of_language: dict[str, list[_Begun]] = defaultdict(list)
+    of_language: dict[str, list[Begun]] = defaultdict(list)
     for passage, planned in zip(passages, moves, strict=True):
         turns[passage["language"]] += len(planned)
         of_language[passage["language"]] += [begun[passage["id"]]] if passage["id"] in begun else []
-    guesses = {}
+    guesses, going_on = {}, going_on_share(begun.values())
     for code, ones in of_language.items():
-        passing = _passing(ones if sum(len(one.texts) // 2 for one in ones) >= ENOUGH else begun.values())
+        passing = passing_share(ones if sum(len(one.texts) // 2 for one in ones) >= ENOUGH else begun.values())
         pair = [known.get((code, task), known["", task]) for task in ("question", "answer")]
         for side, sign in SIDES.items():
             paid = [min(length.at(sign, turns[code]), process.max_answer_tokens) for length in pair]
             kept = [length.text * tokens / length.paid for length, tokens in zip(pair, paid, strict=True)]
-            guesses[code, side] = _Guess(*paid, *kept, passing[side], alone.correction(code))
+            guesses[code, side] = _Guess(*paid, *kept, passing[side], going_on[side], alone.correction(code))
     templates = {code: _Templates(code, process.tokenizer) for code in turns}
     plan = _Plan()
     for passage, planned, tokens in zip(passages, moves, _passage_tokens(passages, process.tokenizer), strict=True):
-        start, code = begun.get(passage["id"], _Begun()), passage["language"]
+        start, code = begun.get(passage["id"], Begun()), passage["language"]
         if not start.over:
-            texts = count_tokens(start.texts, process.tokenizer)
             for side in SIDES:
-                _add_dialogue(plan, side, code, planned, texts, tokens, templates[code], process, guesses[code, side])
+                _add_dialogue(plan, side, code, planned, start, tokens, templates[code], process, guesses[code, side])
     return plan.frame(alone.found, price)
 
 
 @dataclass(frozen=True)
 class _Guess:
-    """What is expected of a language's dialogues at one side: tokens paid and kept, share of turns that pass, correction."""
+    """What is expected of a language's dialogues at one side: tokens paid and kept, shares that pass and go on, correction."""
 
     question: float
     answer: float
     question_text: float
     answer_text: float
     passing: float
+    going_on: float
     correction: float
 
 
@@ -213,11 +136,13 @@ def _passage_tokens(passages: Sequence[Mapping[str, Any]], tokenizer: str) -> It
         yield from count_tokens([dialogues.passage_text(passage) for passage in passages[start : start + 1000]], tokenizer)
 
 
-def _add_dialogue(plan: _Plan, side: str, code: str, moves: Sequence[str], texts: Sequence[int], passage: int,
+def _add_dialogue(plan: _Plan, side: str, code: str, moves: Sequence[str], begun: Begun, passage: int,
                   templates: _Templates, process: Process, guess: _Guess) -> None:
-    """What is still to be asked of a dialogue of which the ledger holds `texts` (tokens of question, answer, question, …)."""
+    """What is still to be asked of a dialogue that is not over."""
+    texts = begun.texts
     held, waiting = divmod(len(texts), 2)
-    past, asked = float(sum(texts[: 2 * held])), 1.0  # tokens of the turns so far; the chance that it gets here
+    past = float(sum(texts[: 2 * held]))  # tokens of the turns so far
+    asked = 1.0 if begun.checked or waiting or not held else guess.going_on  # the chance that it gets here
     for turn in range(held, len(moves)):
         question = texts[-1] if waiting and turn == held else None
         prompt = templates.question[moves[turn]] + passage + past + turn * templates.tags
@@ -239,7 +164,7 @@ def plan_sifting(samples: Sequence[Mapping[str, Any]], *, seed: int, model: str,
                  ledger: Ledger | None = None, price: Price | None = None,
                  tokenizer: str = DEFAULT_TOKENIZER) -> pd.DataFrame:
     """What `sift` would ask: one call a sample, less those that the ledger holds; `COLUMNS` as in `plan_dialogues`."""
-    alone = _LedgerAlone(model, ledger, tokenizer, "{}")
+    alone = LedgerAlone(model, ledger, tokenizer, "{}")
     _run(sift(samples, alone, seed=seed, max_tokens=max_tokens, concurrency=1))
     known = {**recorded_lengths(tokenizer), **(learned_lengths(ledger, model, tokenizer) if ledger else {})}
     plan = _Plan()
@@ -259,7 +184,7 @@ def plan_translation(samples: Sequence[Mapping[str, Any]], languages: Sequence[s
     A message that fails ends its sample, so the calls are the most that can be. A translation is as long as those of this plan
     that the ledger holds, measured by their originals, or else as those of the embedded sample.
     """
-    alone = _LedgerAlone(model, ledger, tokenizer, "")
+    alone = LedgerAlone(model, ledger, tokenizer, "")
     plan = _Plan()
 
     async def ask_all() -> None:
@@ -278,7 +203,7 @@ def plan_translation(samples: Sequence[Mapping[str, Any]], languages: Sequence[s
     guessed = recorded_lengths(tokenizer)
     for (code, task), prompts in alone.missing.items():
         template = prompt_tokens(translation_messages("", samples[0]["language"], code), tokenizer)
-        pairs = [(tokens - template, answer.completion_tokens) for tokens, answer in alone.found.get((code, task), ())]
+        pairs = [(tokens - template, paid) for tokens, _, paid in alone.found.get((code, task), ())]
         length = guessed.get((code, task), guessed["", task])
         if len(pairs) >= ENOUGH and all(paid for _, paid in pairs):
             ratio = sum(paid for _, paid in pairs) / sum(tokens for tokens, _ in pairs)
