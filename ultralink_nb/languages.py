@@ -21,7 +21,8 @@ class Language:
     The wiki fields list words in lower case, beside the English ones that every MediaWiki understands. `apparatus_headings`
     open the sections of notes and links that are no prose; `inline_templates` are the templates that stand for words within a
     sentence, what they show ("{1}": the first argument; `wikitemplates.py` has the notation) to their names. `decimal_mark` is
-    how numbers are written, `number_words` how they are said (value to words, lower case, with their inflections), and
+    how numbers are written, `number_words` how they are said (value to words, lower case, with their inflections),
+    `common_words` are the words of grammar that nearly every sentence has one of, and
     `relative_length` is how many letters a text takes for each letter of its English original, measured on news (in German it is
     an estimate).
     `color` comes from the Okabe-Ito palette, which readers with any colour vision can tell apart.
@@ -42,6 +43,7 @@ class Language:
     inline_templates: Mapping[str, str] = field(default_factory=dict, repr=False)
     decimal_mark: str = "."
     number_words: Mapping[int, str] = field(default_factory=dict, repr=False)
+    common_words: str = ""
     relative_length: float = 1.0
     normalise: Callable[[str], str] = field(default=str, repr=False)
 
@@ -141,6 +143,8 @@ LANGUAGES: dict[str, Language] = {
         Language(
             "en", "English", "English", "#0072B2",
             number_words=_EN_NUMBERS,
+            common_words="the of and to in is that it was for on are with as "
+                         "his her they be at this have from or had by you how what many",
             disambiguation_templates=("disambiguation", "disambig", "dab", "hndis", "geodis", "surname", "given name"),
             disambiguation_suffixes=("(disambiguation)",),
             list_prefixes=("list of", "lists of", "index of", "outline of"),
@@ -199,6 +203,8 @@ LANGUAGES: dict[str, Language] = {
         Language(
             "fr", "French", "français", "#CC79A7",
             decimal_mark=",", number_words=_FR_NUMBERS, relative_length=1.18,
+            common_words="le la les de des du et est en que qui dans pour sur pas "
+                         "par plus au aux il elle ils elles a avec ce se vous combien sont",
             file_words=("fichier", "image"),
             category_words=("catégorie",),
             redirect_words=("redirection",),
@@ -227,6 +233,8 @@ LANGUAGES: dict[str, Language] = {
         Language(
             "es", "Spanish", "español", "#E69F00",
             decimal_mark=",", number_words=_ES_NUMBERS, relative_length=1.17,
+            common_words="el la los las de del y es en que por con para "
+                         "se su al lo como más no ella qué cuántos cuántas cuánto son hay",
             file_words=("archivo", "imagen"),
             category_words=("categoría",),
             redirect_words=("redirección", "redireccion"),
@@ -244,6 +252,8 @@ LANGUAGES: dict[str, Language] = {
         Language(
             "de", "German", "Deutsch", "#56B4E9",
             decimal_mark=",", number_words=_DE_NUMBERS, relative_length=1.16,
+            common_words="der die das den dem des und ist in zu von mit auf "
+                         "für sich nicht auch es er sie wie viele im am hat sind",
             file_words=("datei", "bild"),
             category_words=("kategorie",),
             redirect_words=("weiterleitung",),

@@ -23,10 +23,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from ultralink_nb.code_spans import unfenced_code
 from ultralink_nb.corpus_rows import HUB, HubName
 from ultralink_nb.languages import get_language
 from ultralink_nb.layout_rows import LAYOUTS, SHAREGPT_ROLES, Refused, check_turns
-from ultralink_nb.protection import unfenced_code
 from ultralink_nb.records import SAMPLE_SUFFIXES, BadRecord, find_files, parse_sample, read_rows, rejected
 from ultralink_nb.workspace import AUTHORS, SAMPLE
 

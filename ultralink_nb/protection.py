@@ -1,44 +1,42 @@
-"""What a translator must not touch: code, LaTeX, URLs and the final answer of a worked problem.
+"""What a translator must not touch: code, LaTeX, URLs, placeholders, the frame of tables, the final answer of a worked problem.
 
 `protect` puts a placeholder such as ⟦2⟧ for each such span before a text goes to a chat model, and `restore` puts the spans
 back, so code never passes through a translator. Comments inside code are code: they stay in the language they were written in.
-`prose` is what is left for a reader, and the only part that verification judges as language.
+Of a table the bars, rules and cells without letters are held, and the words of its cells are translated. Numbers in prose are
+left to the translator, who has to write them and the words around them as the language does, and are verified; they are held
+too where `numbers` asks for it. `prose` is what is left for a reader, and the only part that verification judges as language.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from ultralink_nb.code_spans import docstring_parts, is_python, unfenced_code
+
 _FENCED = r"(?P<code>^[ \t]*(?P<fence>`{3,}|~{3,})[^\n`]*\n.*?(?:^[ \t]*(?P=fence)[ \t]*$|\Z))"
+_MATH = (
+    r"[pbvBV]?matrix|equation|align|alignat|aligned|gather|multline|cases|array|eqnarray|split|d?math|displaymath|tikzpicture|"
+    r"verbatim|lstlisting"
+)
 _LATEX = (
-    r"(?P<latex>(?<!\w)\$\$.+?\$\$|\\\[.+?\\\]|\\\(.+?\\\)|\\begin\{(?P<environment>\w+\*?)\}.*?\\end\{(?P=environment)\}"
+    rf"(?P<latex>(?<!\w)\$\$.+?\$\$|\\\[.+?\\\]|\\\(.+?\\\)|\\begin\{{(?P<environment>(?:{_MATH})\*?)\}}.*?\\end\{{(?P=environment)\}}"
     r"|(?<![\\$\w])\$(?=[^\s$])"
-    r"(?=[^$\n]*[\\^_{]|[A-Za-z]\$|[^$\n]*(?:[A-Za-z] ?[-=<>+*/]|[-=<>+*/] ?[A-Za-z]))[^$\n]*[^\s$\\]\$(?![\w$]))"
+    r"(?=[^$\n]*[\\^_{]|[A-Za-z]\$|[^$\n]*(?:[A-Za-z] ?[-=<>+*/]|[-=<>+*/] ?[A-Za-z]))[^$\n]*[^\s$\\]\$(?![\w$])"
+    r"|\\(?:begin|end|documentclass|usepackage|label|ref|cite|input|includegraphics)(?:\[[^\]\n]*\])?\{[^{}\n]*\}|\\[A-Za-z]{2,}(?=\{))"
 )
 _INLINE = r"(?P<inline_code>(?<!`)(?P<ticks>`+)(?!`)(?:(?!\n\s*\n).)+?(?<!`)(?P=ticks)(?!`))"
 _URL = r"(?P<url>https?://[^\s<>\"'`（）()，。；、》»]*[^\s<>\"'`（）()，。；、》».,;:!?*_])"
 _FINAL_ANSWER = r"(?P<final_answer>^\#{4}[ \t]+[^\n]*\d[^\n]*\Z)"
-_SPAN = re.compile("|".join((_FENCED, _INLINE, _LATEX, _URL, _FINAL_ANSWER)), re.DOTALL | re.MULTILINE)
-_KINDS = ("code", "inline_code", "latex", "url", "final_answer")
-
-_STATEMENT = (
-    r"def|class|import|from|return|for|while|if|elif|else|try|except|finally|with|async|lambda|print|function|const|let|var|public|"
-    r"private|static|void|int|float|double|string|bool|using|package|namespace|struct|echo|fi|done|do|end"
+_PLACEHOLDER = (
+    r"(?P<placeholder>\{\{[^{}\n]{1,60}\}\}|\$?\{[A-Za-z_][\w.]{0,60}\}|(?<![\w%])%(?:\([A-Za-z_]\w*\)|[0-9.]*)[sdif](?!\w)"
+    r"|</?[A-Za-z][\w:-]*(?:\s+[\w:-]+=(?:\"[^\"\n]*\"|'[^'\n]*'|[^\s\"'<>]+))*\s*/?>)"
 )
-_SQL = "SELECT|INSERT INTO|UPDATE|DELETE|CREATE|DROP|ALTER|FROM|WHERE|(?:LEFT |INNER )?JOIN|ORDER BY|GROUP BY|LIMIT|VALUES|SET"
-_CODE_LINE = re.compile(
-    rf"""^(?:{_STATEMENT})\b(?=.*[(){{}}\[\]=:;,*'"<]).*[^.?!]$  # a statement: a keyword and a sign of syntax
-    | ^(?:{_SQL})\b | ^import\ [\w.]+(?:\ as\ \w+)?$ | ^from\ [\w.]+\ import\b | ^(?:public|private|class)\ \w+$
-    | [;{{}}]\s*(?://.*)?$ | ^[\])}}]+[;,]?$ | ^[\[({{]$   # lines that end as C, Java or CSS lines do; brackets
-    | ^(?:return\ \w+|else|end|pass|break|continue)$
-    | ^[\w.\[\]"']+\s*[-+*/]?=[^=].*[^.?!]$               # an assignment
-    | ^[\w.]+\(.*\)(?:\s*[:;{{])?$ | ^</?\w[^>]*>         # a call; markup
-    | ^(?:\[.*\]|\{{.*\}}|\(.*\))$ | ^\#(?:include|!)     # a literal; a directive""",
-    re.VERBOSE,
-)
-_COMMENT_LINE = re.compile(r"^(?://|/\*|\*/|--\s|#|\"{3}|'{3}|@\w|<\?|\?>)")  # code only beside a line of code
-_CONTINUED = re.compile(r"^(?:[ ]{2,}|\t)\s*(?![-*•]\s|\d+[.)]\s)\S")  # an indented line that is no list item
-
+_SPAN = re.compile("|".join((_FENCED, _INLINE, _LATEX, _URL, _PLACEHOLDER, _FINAL_ANSWER)), re.DOTALL | re.MULTILINE)
+_KINDS = ("code", "inline_code", "latex", "url", "placeholder", "final_answer")
+_SIGNS = re.compile(r"[`~$\\{%<#]|https?:")  # a text without any of these holds none of the spans above
+_TABLE_LINE = re.compile(r"^[ \t]*\|.*\|[ \t]*$", re.MULTILINE)
+_CELL = re.compile(r"[^|\n]*[^\W\d_][^|\n]*")  # with a letter
+_NUMBER = re.compile(r"(?<!\w)[0-9]+(?:[.,:/\u00a0\u202f][0-9]+)*")
 
 class LostPlaceholder(ValueError):
     """A completion in which some placeholders are missing, repeated or unknown."""
@@ -46,7 +44,7 @@ class LostPlaceholder(ValueError):
 
 @dataclass(frozen=True)
 class Span:
-    """A protected stretch `text[start:end]` of a kind: code, inline_code, latex, url or final_answer."""
+    """A protected stretch `text[start:end]`: code, inline_code, latex, url, placeholder, table, final_answer or number."""
 
     kind: str
     start: int
@@ -54,38 +52,39 @@ class Span:
     text: str
 
 
-def unfenced_code(text: str) -> list[tuple[int, int]]:
-    """(start, end) of code that stands in a text without a fence, as most outputs of CodeAlpaca do.
+def _table_frames(text: str) -> Iterator[tuple[int, int]]:
+    """The parts of tables that are no words: from one cell with a letter to the next, of two or more lines in a row."""
+    tables: list[list[int]] = []
+    for line in _TABLE_LINE.finditer(text):
+        if tables and tables[-1][1] + 1 == line.start():
+            tables[-1][1:] = line.end(), tables[-1][2] + 1
+        else:
+            tables.append([*line.span(), 1])
+    for start, end, lines in tables:
+        if lines < 2:
+            continue
+        for cell in _CELL.finditer(text, start, end):
+            words = cell[0].strip()
+            left = cell.start() + cell[0].index(words)
+            yield start, left
+            start = left + len(words)
+        yield start, end
 
-    A line counts as code when it looks like a statement, a call, a literal or markup; indented lines after one, comment
-    lines beside one and blank lines between two go with them. A rule, not a parser: it is meant for samples of kind `code`.
+
+def protected_spans(text: str, kind: str = "", numbers: bool = False) -> list[Span]:
+    """The protected spans of a text, in order and without overlap.
+
+    kind: the sample's; in one of kind `code` code is looked for without a fence too (code_spans.py). numbers: hold numbers too.
     """
-    lines: list[tuple[int, int, bool, bool]] = []  # start, end, is it code, is it a comment
-    offset, inside = 0, False
-    for line in text.splitlines(keepends=True):
-        bare = line.rstrip()
-        if bare:
-            comment = bool(_COMMENT_LINE.match(bare.lstrip()))
-            inside = bool(_CODE_LINE.search(bare.strip())) or inside and (comment or bool(_CONTINUED.match(bare)))
-            lines.append((offset, offset + len(bare), inside, comment))
-        offset += len(line)
-    runs: list[tuple[int, int]] = []
-    below = False
-    for start, end, is_code, comment in reversed(lines):
-        is_code = is_code or comment and below
-        if is_code:
-            runs.append((start, runs.pop()[1] if below else end))
-        below = is_code
-    return runs[::-1]
-
-
-def protected_spans(text: str, kind: str = "") -> list[Span]:
-    """The protected spans of a text, in order and without overlap; `kind` is the sample's (see `unfenced_code`)."""
-    found = [
-        (match.start(), -match.end(), next(name for name in _KINDS if match[name] is not None)) for match in _SPAN.finditer(text)
-    ]
+    found = []
+    if _SIGNS.search(text):
+        found += [(match.start(), -match.end(), _name(match)) for match in _SPAN.finditer(text)]
+    if "|" in text:
+        found += [(start, -end, "table") for start, end in _table_frames(text)]
     if kind == "code":
-        found += [(start, -end, "code") for start, end in unfenced_code(text)]
+        found += [(start, -end, "code") for start, end in _code(text)]
+    if numbers:
+        found += [(match.start(), -match.end(), "number") for match in _NUMBER.finditer(text)]
     spans: list[Span] = []
     for start, minus_end, name in sorted(found):
         if not spans or start >= spans[-1].end:
@@ -93,11 +92,26 @@ def protected_spans(text: str, kind: str = "") -> list[Span]:
     return spans
 
 
-def protect(text: str, kind: str = "") -> tuple[str, dict[str, str]]:
+def _name(match: re.Match[str]) -> str:
+    return next(name for name in _KINDS if match[name] is not None)
+
+
+def _code(text: str) -> list[tuple[int, int]]:
+    """Code without a fence: all around the prose of a docstring, all of a text that is Python, else by how lines look."""
+    parts = docstring_parts(text)
+    if parts:
+        edges = [0, *(edge for part in parts for edge in part), len(text)]
+        return [(start, end) for start, end in zip(edges[::2], edges[1::2], strict=True) if start < end]
+    if "```" not in text and is_python(text):
+        return [(0, len(text))]
+    return unfenced_code(text)
+
+
+def protect(text: str, kind: str = "", numbers: bool = False) -> tuple[str, dict[str, str]]:
     """(text with a placeholder ⟦n⟧ for each protected span, the span that each placeholder stands for)."""
     number = max((int(digits) for digits in re.findall(r"⟦(\d+)⟧", text)), default=0)
     pieces, held, position = [], {}, 0
-    for span in protected_spans(text, kind):
+    for span in protected_spans(text, kind, numbers):
         number += 1
         pieces += [text[position : span.start], f"⟦{number}⟧"]
         held[f"⟦{number}⟧"] = span.text

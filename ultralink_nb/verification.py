@@ -6,54 +6,55 @@ returns refusals that name the message and the evidence; a translation without o
 translates its English data and filters it; the gates here are the kit's own.)
 """
 
-import re
-import unicodedata
+import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
 
 from ultralink_nb.checks import Refusal
 from ultralink_nb.languages import detect_language, get_language
-from ultralink_nb.numerals import compare_numbers, read_numbers, spoken
-from ultralink_nb.protection import Span, prose, protected_spans
+from ultralink_nb.numerals import compare_numbers, spoken
+from ultralink_nb.processes import in_order
 from ultralink_nb.records import rejected
+from ultralink_nb.text_parts import CJK, Text, common_words, same_code, without_comment_lines
 
 STAGE = "verification"
-GATES = ("structure", "final_answer", "code", "latex", "numbers", "language", "untranslated", "length")
+GATES = ("structure", "final_answer", "code", "latex", "placeholders", "numbers", "language", "untranslated", "sentences",
+         "length", "similarity")
 
 MAX_LENGTH_RATIO = 2.0  # news translated by people lies within 0.6 to 1.75 of the usual length in 99.8 of 100 sentences
 LENGTH_SLACK = 20       # letters added to both lengths, so that "Yes." may become "Да, конечно."
+SHORT = 0.75            # with fewer sentences than its original, a translation of less than this of the usual length lost one
+FITTED_ON = 200         # translations of a pair of languages from which on their own usual length and its spread are taken
 SHARED_WORDS = 8        # so many words of the original in a row, most of them no names, are text that was left as it was
+LEFT_SHARE = 0.25       # in shorter runs (three words or more) this share of the original's words is
 JUDGED_LETTERS = 20     # in shorter prose the language is not judged; a Chinese character counts as three letters
 SURE_LETTERS = 60       # between the two, only a sure verdict (0.9) refuses
-_WORD = re.compile(r"[一-鿿]|[^\W\d_一-鿿]+")
-_CJK = re.compile(r"[一-鿿]")
+LINE_BREAKS = ("<br>", "<br/>", "<br />", "<p>", "</p>")  # placeholders that may come and go
+BLOCK = 500             # translations that a process verifies at a time
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """What is usual for a pair of languages: the factor of letters, and how often it may be exceeded or missed in bounds.
+
+    usual: letters of a translation for each of its original. low, high: bounds of the ratio to what is usual.
+    """
+
+    usual: float
+    low: float = 1 / MAX_LENGTH_RATIO
+    high: float = MAX_LENGTH_RATIO
+
+
+Pair = tuple[str, str]
 
 
 def _clip(text: str, length: int = 60) -> str:
     text = " ".join(text.split())
     return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def _same_code(block: str) -> str:
-    """A fenced block without comments (pygments decides what they are) and without space at the ends of lines."""
-    from pygments.lexers import get_lexer_by_name
-    from pygments.token import Comment
-    from pygments.util import ClassNotFound
-
-    first, _, body = block.strip().partition("\n")
-    name = first.strip("`~ \t").split(" ")[0]
-    try:
-        tokens = list(get_lexer_by_name(name).get_tokens(body)) if name else []
-    except ClassNotFound:
-        tokens = []
-    kept = (Comment.Preproc, Comment.PreprocFile, Comment.Hashbang)
-    code = "".join(text for kind, text in tokens if kind not in Comment or any(kind in one for one in kept)) or body
-    return "\n".join(line.rstrip() for line in f"{name}\n{code}".splitlines() if line.strip())
-
-
-def _spans(text: str, sample_kind: str, kind: str) -> list[str]:
-    return [span.text for span in protected_spans(text, sample_kind) if span.kind == kind]
 
 
 def _first_difference(left: str, right: str) -> str:
@@ -66,90 +67,112 @@ def _first_difference(left: str, right: str) -> str:
     return "the same lines"
 
 
-def check_code(source: str, translation: str, kind: str = "") -> Iterator[Refusal]:
+def check_code(ours: Text, theirs: Text) -> Iterator[Refusal]:
     """The same fenced code up to its comments, the same inline code and, in samples of kind `code`, the same unfenced code."""
-    def is_fenced(span: Span) -> bool:
-        return span.kind == "code" and span.text.lstrip().startswith(("```", "~~~"))
-
-    blocks = [[span.text for span in protected_spans(text, kind) if is_fenced(span)] for text in (source, translation)]
-    if len(blocks[0]) != len(blocks[1]):
-        yield Refusal("code", f"{len(blocks[0])} code blocks became {len(blocks[1])}")
+    if len(ours.blocks) != len(theirs.blocks):
+        yield Refusal("code", f"{len(ours.blocks)} code blocks became {len(theirs.blocks)}")
     else:
-        for left, right in zip(*blocks, strict=True):
-            ours, theirs = _same_code(left), _same_code(right)
-            if ours != theirs:
-                yield Refusal("code", f"a code block was changed: {_first_difference(ours, theirs)}")
-    unfenced = [span.text for span in protected_spans(source, kind) if span.kind == "code" and not is_fenced(span)]
-    for code in unfenced:
-        if code not in translation:
-            yield Refusal("code", f"code without a fence was changed: {_clip(code)!r}")
-    inline = [Counter(_spans(text, kind, "inline_code")) for text in (source, translation)]
+        for left, right in zip(ours.blocks, theirs.blocks, strict=True):
+            if left != right and same_code(left) != same_code(right):
+                yield Refusal("code", f"a code block was changed: {_first_difference(same_code(left), same_code(right))}")
+    if ours.unfenced and not all(code in theirs.text for code in ours.unfenced):
+        left, right = ("\n".join(map(without_comment_lines, text.unfenced)) for text in (ours, theirs))
+        if left != right:
+            yield Refusal("code", f"code without a fence was changed: {_first_difference(left, right)}")
+    inline = [Counter(text.of("inline_code")) for text in (ours, theirs)]
     for lost, what in ((inline[0] - inline[1], "is missing"), (inline[1] - inline[0], "was added")):
         if lost:
             yield Refusal("code", f"inline code {what}: {', '.join(_clip(code) for code in lost)}")
 
 
-def check_latex(source: str, translation: str, kind: str = "") -> Iterator[Refusal]:
-    """The same LaTeX, in any order; white space does not count."""
-    left, right = (Counter(re.sub(r"\s+", "", span) for span in _spans(text, kind, "latex")) for text in (source, translation))
+def check_held(ours: Text, theirs: Text) -> Iterator[Refusal]:
+    """The same LaTeX (white space does not count) and the same placeholders, in any order; a final answer sign for sign."""
+    for kind, gate, what in (("latex", "latex", "LaTeX"), ("placeholder", "placeholders", "a placeholder")):
+        left, right = (Counter("".join(span.split()) for span in text.of(kind) if span not in LINE_BREAKS)
+                       for text in (ours, theirs))
+        if left != right:
+            lost, added = (", ".join(spans) or "nothing" for spans in (left - right, right - left))
+            yield Refusal(gate, f"{what} was changed: {lost} became {added}")
+    left, right = ([line.strip() for line in text.of("final_answer")] for text in (ours, theirs))
     if left != right:
-        ours, theirs = (", ".join(spans) or "nothing" for spans in (left - right, right - left))
-        yield Refusal("latex", f"LaTeX was changed: {ours} became {theirs}")
+        yield Refusal("final_answer", f"the final answer {' '.join(left) or '(none)'} became {' '.join(right) or '(none)'}")
 
 
-def check_final_answer(source: str, translation: str, kind: str = "") -> Iterator[Refusal]:
-    """The `####` line at the end is the same, sign for sign."""
-    ours, theirs = ([line.strip() for line in _spans(text.rstrip(), kind, "final_answer")] for text in (source, translation))
-    if ours != theirs:
-        yield Refusal("final_answer", f"the final answer {' '.join(ours) or '(none)'} became {' '.join(theirs) or '(none)'}")
-
-
-def check_numbers(source: str, translation: str, source_language: str, target_language: str,
-                  kind: str = "") -> Iterator[Refusal]:
+def check_numbers(ours: Text, theirs: Text) -> Iterator[Refusal]:
     """Every number that one side writes in digits is on the other side, as often, in digits or in words (`numerals.py`)."""
-    missing, added = compare_numbers(
-        read_numbers(prose(source, kind), source_language), read_numbers(prose(translation, kind), target_language)
-    )
+    missing, added = compare_numbers(ours.numbers, theirs.numbers)
     if missing or added:
         changes = {"missing": missing, "added": added}
         parts = [f"{what} {', '.join(map(spoken, values))}" for what, values in changes.items() if values]
         yield Refusal("numbers", "; ".join(parts))
 
 
-def _script(text: str) -> str:
-    """The script of most letters, by the first word of their Unicode names: LATIN, CYRILLIC, CJK; empty without letters."""
-    scripts = Counter(unicodedata.name(char, "").partition(" ")[0] for char in text if char.isalpha())
-    return scripts.most_common(1)[0][0] if scripts else ""
-
-
-def check_language(source: str, translation: str, source_language: str, target_language: str,
-                   kind: str = "") -> Iterator[Refusal]:
+def check_language(ours: Text, theirs: Text) -> Iterator[Refusal]:
     """The prose, capitalised words (names) aside, is not in the source language; a few words are too little to judge.
 
-    A text mostly in another script than its source is not in its source's language; otherwise language identification decides.
+    A text mostly in another script than its source is not in its source's language, nor is one whose words of grammar are
+    plainly the target's; otherwise language identification decides.
     """
-    text, original = (
-        _WORD.sub(lambda word: " " if word[0][0].isupper() else word[0], prose(one, kind)) for one in (translation, source)
-    )
-    letters = sum(char.isalpha() for char in text) + 2 * len(_CJK.findall(text))
-    if letters < JUDGED_LETTERS or _script(text) != _script(original):
+    if ours.language == theirs.language:
         return
-    found, probability = detect_language(text, among=(source_language, target_language))
-    if found == source_language and probability >= (0.6 if letters >= SURE_LETTERS else 0.9):
-        name = get_language(source_language).name
-        yield Refusal("language", f"the text is in {name} ({probability:.0%}): {_clip(prose(translation, kind))!r}")
+    letters = sum(3 if CJK.match(word) else len(word) for word in theirs.plain)
+    if letters < JUDGED_LETTERS or theirs.script != ours.script:
+        return
+    source, target = common_words(ours.language), common_words(theirs.language)
+    if source and sum(word in target for word in theirs.plain) >= 3 + 3 * sum(word in source - target for word in theirs.plain):
+        return
+    found, probability = detect_language(" ".join(theirs.plain), among=(ours.language, theirs.language))
+    if found == ours.language and probability >= (0.6 if letters >= SURE_LETTERS else 0.9):
+        yield Refusal("language", f"the text is in {get_language(found).name} ({probability:.0%}): {_clip(theirs.prose)!r}")
 
 
-def check_untranslated(source: str, translation: str, kind: str = "", words: int = SHARED_WORDS) -> Iterator[Refusal]:
-    """No run of `words` words of the original stands unchanged in the translation, unless most are names or single letters."""
-    ours, theirs = (_WORD.findall(prose(text, kind)) for text in (source, translation))
-    known = {tuple(word.lower() for word in ours[i : i + words]) for i in range(len(ours) - words + 1)}
-    for i in range(len(theirs) - words + 1):
-        run = theirs[i : i + words]
-        plain = sum(word.islower() and len(word) > 2 or bool(_CJK.match(word)) for word in run)
-        if tuple(word.lower() for word in run) in known and plain > words // 2:
-            yield Refusal("untranslated", f"left as it was: {_clip(' '.join(run))!r}")
-            return
+def check_untranslated(ours: Text, theirs: Text) -> Iterator[Refusal]:
+    """No run of eight words of the original, and no quarter of its words in runs of three, stands unchanged in the translation.
+
+    A run of names or single letters most of which are no plain words does not count.
+    """
+    source = [word.lower() for word in ours.words]
+    known = set(source)
+    text = ""
+    total = longest = 0
+    worst: list[str] = []
+
+    def close(run: list[str]) -> None:
+        nonlocal text, total, longest, worst
+        text = text or f" {' '.join(source)} "
+        while len(run) >= 3:
+            size = next((size for size in range(len(run), 2, -1) if f" {' '.join(run[:size]).lower()} " in text), 0)
+            part = run[: size or 1]
+            plain = sum(word.islower() and len(word) > 2 or bool(CJK.match(word)) for word in part)
+            if size and plain > size // 2:
+                total += size
+                if size > longest:
+                    longest, worst = size, part
+            run = run[len(part) :]
+
+    run: list[str] = []
+    for word in theirs.words:
+        if word.lower() in known:
+            run.append(word)
+        elif run:
+            if len(run) >= 3:
+                close(run)
+            run = []
+    if len(run) >= 3:
+        close(run)
+    if longest >= SHARED_WORDS or total and total >= LEFT_SHARE * len(source):
+        yield Refusal("untranslated", f"left as it was: {_clip(' '.join(worst))!r}")
+
+
+def usual_lengths(source: str, target: str, max_length_ratio: float = MAX_LENGTH_RATIO) -> Lengths:
+    """What ships with the kit for a pair of languages: their letters on news (`languages.py`), a fixed bound around it."""
+    usual = get_language(target).relative_length / get_language(source).relative_length
+    return Lengths(usual, 1 / max_length_ratio, max_length_ratio)
+
+
+def length_of(ours: Text, theirs: Text, lengths: Lengths) -> float:
+    """`length_ratio` of texts that were taken apart, beside what is usual by `lengths`."""
+    return (theirs.letters + LENGTH_SLACK) / (ours.letters * lengths.usual + LENGTH_SLACK)
 
 
 def length_ratio(source: str, translation: str, source_language: str, target_language: str, kind: str = "") -> float:
@@ -157,70 +180,142 @@ def length_ratio(source: str, translation: str, source_language: str, target_lan
 
     Digits and signs do not count: they take as much room in every language, so a worked problem is not judged by them.
     """
-    usual = get_language(target_language).relative_length / get_language(source_language).relative_length
-    ours, theirs = (sum(char.isalpha() for char in prose(text, kind)) for text in (source, translation))
-    return (theirs + LENGTH_SLACK) / (ours * usual + LENGTH_SLACK)
+    lengths = usual_lengths(source_language, target_language)
+    return length_of(Text(source, source_language, kind), Text(translation, target_language, kind), lengths)
 
 
-def check_length(source: str, translation: str, source_language: str, target_language: str, kind: str = "",
-                 max_length_ratio: float = MAX_LENGTH_RATIO) -> Iterator[Refusal]:
-    """The translation is at most `max_length_ratio` times longer or shorter than usual for its pair of languages."""
-    ratio = length_ratio(source, translation, source_language, target_language, kind)
-    if not 1 / max_length_ratio <= ratio <= max_length_ratio:
-        yield Refusal("length", f"{ratio:.2f} times the usual length of a translation (at most {max_length_ratio:g} times off)")
+def fit_lengths(ours: Sequence[Text], theirs: Sequence[Text], max_length_ratio: float = MAX_LENGTH_RATIO) -> Lengths:
+    """The usual length and its bounds from translations of one pair of languages, most of them right.
+
+    The usual factor is what makes the median ratio 1; the bounds lie five robust standard deviations (1.48 times the median
+    deviation of the log) away, within 1.25 and `max_length_ratio`. A few percent of broken translations hardly move either.
+    Fewer than `FITTED_ON` translations give `usual_lengths`.
+    """
+    shipped = usual_lengths(ours[0].language, theirs[0].language, max_length_ratio)
+    if len(ours) < FITTED_ON:
+        return shipped
+    usual = shipped.usual
+    for _ in range(3):  # the slack makes the ratio not quite proportional
+        logs = np.log([length_of(left, right, Lengths(usual)) for left, right in zip(ours, theirs, strict=True)])
+        usual *= math.exp(float(np.median(logs)))
+    spread = 1.4826 * float(np.median(np.abs(logs - np.median(logs))))
+    bound = min(max_length_ratio, max(1.25, math.exp(5 * spread)))
+    return Lengths(usual, 1 / bound, bound)
+
+
+def check_length(ours: Text, theirs: Text, lengths: Lengths) -> Iterator[Refusal]:
+    """The length is within the bounds of its pair of languages; no question is lost, nor a sentence together with its length."""
+    ratio = length_of(ours, theirs, lengths)
+    if not lengths.low <= ratio <= lengths.high:
+        yield Refusal("length", f"{ratio:.2f} times the usual length of a translation "
+                                f"(between {lengths.low:.2f} and {lengths.high:.2f})")
+    asked, asks = (text.prose.count("?") + text.prose.count("？") for text in (ours, theirs))
+    if asks < asked and not asks:
+        yield Refusal("sentences", "the question is missing: there is no question mark")
+    elif ratio < SHORT and len(theirs.sentences) < len(ours.sentences):
+        yield Refusal("sentences", f"{len(ours.sentences)} sentences became {len(theirs.sentences)}, of {ratio:.2f} times the "
+                                   "usual length")
 
 
 def check_structure(parent: Sequence[Mapping], translated: Sequence[Mapping]) -> Iterator[Refusal]:
-    """As many messages, in the same roles, none empty, with the same URLs."""
+    """As many messages, in the same roles, none empty."""
     roles = [[message["role"] for message in messages] for messages in (parent, translated)]
     if roles[0] != roles[1]:
         yield Refusal("structure", f"messages {', '.join(roles[0])} became {', '.join(roles[1]) or 'none'}")
         return
-    for number, (ours, theirs) in enumerate(zip(parent, translated, strict=True), 1):
+    for number, theirs in enumerate(translated, 1):
         if not theirs["content"].strip():
             yield Refusal("structure", f"message {number} is empty")
-        lost = Counter(_spans(ours["content"], "", "url")) - Counter(_spans(theirs["content"], "", "url"))
-        if lost:
-            yield Refusal("structure", f"message {number} lost {', '.join(lost)}")
 
 
-def verify(parent_messages: Sequence[Mapping], translated_messages: Sequence[Mapping], source_language: str,
-           target_language: str, *, kind: str = "", max_length_ratio: float = MAX_LENGTH_RATIO) -> list[Refusal]:
-    """Every reason to refuse a translation; an empty list where it passes.
+def check_urls(ours: Text, theirs: Text) -> Iterator[Refusal]:
+    """Every URL of the original is in the translation."""
+    if lost := Counter(ours.of("url")) - Counter(theirs.of("url")):
+        yield Refusal("structure", f"lost {', '.join(lost)}")
 
-    messages: role and content of each, parent's and translation's in the same order. kind: the sample's, since code without a
-    fence is looked for only in samples of kind `code`. A broken structure is reported alone: nothing else can be compared then.
-    """
-    refusals = list(check_structure(parent_messages, translated_messages))
+
+def check_message(ours: Text, theirs: Text, lengths: Lengths) -> Iterator[Refusal]:
+    """Every reason to refuse the translation of one message."""
+    if ours.spans or theirs.spans:
+        yield from check_urls(ours, theirs)
+        yield from check_held(ours, theirs)
+        yield from check_code(ours, theirs)
+    yield from check_numbers(ours, theirs)
+    yield from check_language(ours, theirs)
+    yield from check_untranslated(ours, theirs)
+    yield from check_length(ours, theirs, lengths)
+
+
+def _texts(messages: Sequence[Mapping], language: str, kind: str) -> list[Text]:
+    return [Text(message["content"], language, kind) for message in messages]
+
+
+def _refusals(parent: Sequence[Mapping], translated: Sequence[Mapping], ours: Sequence[Text], theirs: Sequence[Text],
+              lengths: Lengths) -> list[Refusal]:
+    refusals = list(check_structure(parent, translated))
     if refusals:
         return refusals
-    languages = {"source_language": source_language, "target_language": target_language}
-    gates: tuple[Callable[..., Iterator[Refusal]], ...] = (
-        check_final_answer, check_code, check_latex, partial(check_numbers, **languages), partial(check_language, **languages),
-        check_untranslated, partial(check_length, max_length_ratio=max_length_ratio, **languages),
-    )
-    for number, (ours, theirs) in enumerate(zip(parent_messages, translated_messages, strict=True), 1):
-        for gate in gates:
-            for refusal in gate(ours["content"], theirs["content"], kind=kind):
-                refusals.append(Refusal(refusal.gate, f"message {number} ({ours['role']}): {refusal.reason}"))
+    for number, (message, left, right) in enumerate(zip(parent, ours, theirs, strict=True), 1):
+        for refusal in check_message(left, right, lengths):
+            refusals.append(Refusal(refusal.gate, f"message {number} ({message['role']}): {refusal.reason}"))
     return refusals
 
 
-def verify_samples(parents: Sequence[Mapping], translated: Sequence[Mapping],
-                   max_length_ratio: float = MAX_LENGTH_RATIO) -> tuple[list[dict], list[dict]]:
+def verify(parent_messages: Sequence[Mapping], translated_messages: Sequence[Mapping], source_language: str,
+           target_language: str, *, kind: str = "", max_length_ratio: float = MAX_LENGTH_RATIO,
+           lengths: Lengths | None = None) -> list[Refusal]:
+    """Every reason to refuse a translation; an empty list where it passes.
+
+    messages: role and content of each, parent's and translation's in the same order. kind: the sample's, since code without a
+    fence is looked for only in samples of kind `code`. lengths: of `fit_lengths`, else what ships with the kit.
+    A broken structure is reported alone: nothing else can be compared then.
+    """
+    lengths = lengths or usual_lengths(source_language, target_language, max_length_ratio)
+    ours, theirs = _texts(parent_messages, source_language, kind), _texts(translated_messages, target_language, kind)
+    return _refusals(parent_messages, translated_messages, ours, theirs, lengths)
+
+
+def verify_samples(parents: Sequence[Mapping], translated: Sequence[Mapping], max_length_ratio: float = MAX_LENGTH_RATIO,
+                   workers: int = 1) -> tuple[list[dict], list[dict]]:
     """(translations that passed, rejected rows); each translation is held against the parent that its source names.
 
-    A rejected row's gate is the first that refused; its reason lists all.
+    A rejected row's gate is the first that refused; its reason lists all. workers: processes; more than one pay from some
+    thousands of translations on. Raises `KeyError` for a translation whose parent is not among the parents.
+    """
+    found: tuple[list[dict], list[dict]] = [], []
+    for passed, row in iter_verified(parents, translated, max_length_ratio, workers):
+        found[0 if passed else 1].append(row)
+    return found
+
+
+def iter_verified(parents: Sequence[Mapping], translated: Iterable[Mapping], max_length_ratio: float = MAX_LENGTH_RATIO,
+                  workers: int = 1, lengths: Mapping[Pair, Lengths] | None = None) -> Iterator[tuple[bool, dict]]:
+    """(True, translation) or (False, rejected row) of each translation in order, a block of them in memory.
+
+    lengths: of `fit_lengths` by (source, target) language; else what ships with the kit.
     """
     by_id = {parent["id"]: parent for parent in parents}
-    passed, refused = [], []
-    for sample in translated:
-        parent = by_id[sample["source"]["parent_id"]]
-        refusals = verify(parent["messages"], sample["messages"], parent["language"], sample["language"],
-                          kind=parent["kind"], max_length_ratio=max_length_ratio)
+    rows = ((by_id[sample["source"]["parent_id"]], sample) for sample in translated)
+    blocks = ((block, max_length_ratio, lengths or {}) for block in iter(lambda: list(islice(rows, BLOCK)), []))
+    for verdicts in in_order(_verify_block, blocks, workers):
+        yield from verdicts
+
+
+def _verify_block(block: tuple[list[tuple[Mapping, Mapping]], float, Mapping[Pair, Lengths]]) -> list[tuple[bool, dict]]:
+    rows, max_length_ratio, fitted = block
+    read: dict[str, list[Text]] = {}  # a parent's texts serve all its translations
+    verdicts: list[tuple[bool, dict]] = []
+    for parent, sample in rows:
+        kind, source, target = parent["kind"], parent["language"], sample["language"]
+        if parent["id"] not in read:
+            read[parent["id"]] = _texts(parent["messages"], source, kind)
+        lengths = fitted.get((source, target)) or usual_lengths(source, target, max_length_ratio)
+        theirs = _texts(sample["messages"], target, kind)
+        refusals = _refusals(parent["messages"], sample["messages"], read[parent["id"]], theirs, lengths)
         if refusals:
             reason = "; ".join(f"{refusal.gate}: {refusal.reason}" for refusal in refusals)
-            refused.append(rejected(sample["id"], sample["language"], STAGE, refusals[0].gate, reason, sample))
+            row = rejected(sample["id"], target, STAGE, refusals[0].gate, reason, sample)
+            verdicts.append((False, row))
         else:
-            passed.append(dict(sample))
-    return passed, refused
+            verdicts.append((True, dict(sample)))
+    return verdicts
