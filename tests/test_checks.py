@@ -59,8 +59,7 @@ EXAMPLES = {
 
 def gates_of(language, question=None, answer=None, **changes):
     passage, good_question, good_answer, _, _ = EXAMPLES[language]
-    options = {"passage": passage, "language": language, "among": RUN, "earlier": [], "gates": Gates(),
-               "patterns": load_prompts(language)["dialogue"]["patterns"], **changes}
+    options = {"passage": passage, "language": language, "among": RUN, "earlier": [], "gates": Gates(), **changes}
     return {refusal.gate for refusal in check_turn(question or good_question, answer or good_answer, **options)}
 
 
@@ -131,14 +130,72 @@ def test_a_request_without_a_question_mark_asks(language, request_):
 def test_an_answer_about_something_else_has_no_support():
     answer = "The carnival of Orsay draws sixty thousand visitors every February, and its masks are carved in Ville-Haute."
     assert "grounding" in gates_of("en", answer=answer)
-    score, missing = grounding("Anna Merrow built it in 1875 with Peter Quill.", EXAMPLES["en"][0])
-    assert missing == ["1875", "peter", "quill"] and 0 < score < 1
+    score, missing = grounding("Anna Merrow built it in 1875 with Peter Quill.", EXAMPLES["en"][0], "en")
+    assert missing == ["1875", "Peter", "Quill"] and 0 < score < 1
 
 
-def test_support_forgives_inflection_and_the_way_numbers_are_written():
-    assert grounding("Рядом с Каменным мостом", "Каменного моста")[0] > 0.5
-    assert grounding("1,200 or 1 200", "exactly 1200 of them")[1] == []
-    assert grounding("замо\u0301к", "замок")[0] == 1
+@pytest.mark.parametrize("language", EXAMPLES)
+def test_an_answer_to_another_passage_has_less_support(language):
+    """The same question about a mill that another person built elsewhere, of something else."""
+    other = {"en": "The Selby mill was opened in 1906 by Peter Quill, who hired weavers from Hale. It burned down after 31 "
+                   "years.",
+             "zh": "兰河磨坊由商人周启明于1906年开办，从海门请来织工，三十一年后毁于大火。",
+             "ru": "Селбинскую мельницу открыл в 1906 году Пётр Квилин, нанявший ткачей из Хейла. Через 31 год она сгорела.",
+             "fr": "Le moulin de Hale fut ouvert en 1906 par Pierre Quillan, qui engagea des tisserands. Il brûla 31 ans plus "
+                   "tard.",
+             "es": "El molino de Hale fue abierto en 1906 por Pedro Quiles, que contrató tejedores. Ardió 31 años más tarde.",
+             "de": "Die Haler Mühle wurde 1906 von Peter Quill eröffnet, der Weber aus Tarn anstellte. Nach 31 Jahren brannte "
+                   "sie ab."}
+    passage, question, answer, _, _ = EXAMPLES[language]
+    own, neighbour = (grounding(answer, text, language, question)[0] for text in (passage, other[language]))
+    assert own > 0.5 > 0.1 > neighbour
+    assert gates_of(language, passage=other[language]) == {"grounding"}
+
+
+@pytest.mark.parametrize("language, marked", [
+    ("en", "User:"), ("en", "Assistant:"), ("en", "**Human:**"), ("zh", "用户："), ("zh", "助手："), ("zh", "AI助手:"),
+    ("ru", "Пользователь:"), ("ru", "Помощник:"), ("ru", "Ассистент:"), ("fr", "Utilisateur :"), ("fr", "Assistante\u00a0:"),
+    ("es", "Usuario:"), ("es", "Asistente:"), ("de", "Nutzer:"), ("de", "Benutzerin:"), ("de", "Assistent:"),
+    ("zh", "Assistant:"), ("fr", "<|im_start|>"), ("ru", "### Response:"), ("es", "[INST]"), ("de", "<start_of_turn>"),
+    ("en", "<｜User｜>"),
+])
+def test_a_turn_of_its_own_is_refused(language, marked):
+    question, answer = EXAMPLES[language][1:3]
+    assert gates_of(language, answer=f"{answer}\n{marked} {question}") == {"role_marker"}
+    assert gates_of(language, question=f"{marked} {question}") == {"role_marker"}
+
+
+@pytest.mark.parametrize("language, line", [
+    ("en", "Who used it: the user of the bridge paid a toll."), ("en", "# The builders: Anna Merrow and her oak from Selby."),
+    ("zh", "这座桥有两类用户：农夫和商人。"), ("ru", "Её помощник: дуб из Селбинского леса."), ("de",
+                                                                                 "Das Holz: Eiche aus dem Wald."),
+    ("fr", "Son assistant : le chêne de Selbe."), ("es", "La madera: roble del bosque de Selba."),
+])
+def test_a_colon_is_no_role(language, line):
+    assert "role_marker" not in gates_of(language, answer=f"{EXAMPLES[language][2]}\n{line}")
+
+
+@pytest.mark.parametrize("language", EXAMPLES)
+def test_an_echo_of_the_prompt_is_refused(language):
+    question, answer = EXAMPLES[language][1:3]
+    prompts = load_prompts(language)["dialogue"]
+    for key in ("system_question", "first_question", "depth_question", "width_question", "answer", "answer_alone"):
+        line = max(prompts[key].replace("\n  ", " ").splitlines(), key=len).strip(" -")
+        assert "echo" in gates_of(language, answer=f"{answer} {line}"), line
+        assert "echo" in gates_of(language, question=f"{line} {question}"), line
+    assert gates_of(language, answer=f"<passage>{answer}</passage> {answer}") >= {"echo"}
+
+
+@pytest.mark.parametrize("language", EXAMPLES)
+def test_what_the_prompt_asks_for_is_no_echo(language):
+    """A few words of the prompt are words of the language."""
+    said = {"en": "It is a passage from an encyclopedia, and the bridge is clear on its own.",
+            "zh": "百科全书里有一段内容谈到这座桥。",
+            "ru": "Это фрагмент энциклопедии о мосте, который понятен сам по себе.",
+            "fr": "C'est un passage d'encyclopédie, et le pont se comprend seul.",
+            "es": "Es un pasaje de una enciclopedia y el puente se entiende por sí solo.",
+            "de": "Das ist ein Abschnitt aus einem Lexikon, und die Brücke ist für sich allein verständlich."}
+    assert not checks.check_no_echo(said[language], language, 7)
 
 
 @pytest.mark.parametrize("text", [
@@ -155,8 +212,7 @@ def test_these_ends_are_cut(text):
 
 def test_a_dialogue_is_cut_at_its_first_bad_turn():
     passage, question, answer, bad, _ = EXAMPLES["en"]
-    options = {"passage": passage, "language": "en", "among": RUN, "gates": Gates(),
-               "patterns": load_prompts("en")["dialogue"]["patterns"]}
+    options = {"passage": passage, "language": "en", "among": RUN, "gates": Gates()}
     second = ("How long is that bridge today?", answer)
     assert check_dialogue([(question, answer), second], **options) == (2, [])
     kept, refusals = check_dialogue([(question, answer), (bad, answer), second], **options)
@@ -169,6 +225,9 @@ def test_thresholds_are_arguments():
     answer = "Peter Quill says that Anna Merrow built it in 1874 with oak from the Selby forest."
     assert gates_of("en", answer=answer) == set()
     assert gates_of("en", answer=answer, gates=Gates(min_grounding=1.0)) == {"grounding"}
+    prompt = "I ask for something particular to this subject: who built the Hollow Bridge?"
+    assert gates_of("en", question=prompt) == set()
+    assert gates_of("en", question=prompt, gates=Gates(max_echo=4)) == {"echo"}
     assert "too_short" in gates_of("en", gates=Gates(min_answer_characters=500))
     assert "repeated_question" in gates_of("en", gates=Gates(max_question_overlap=0.0), earlier=["Who built the tower?"])
 
@@ -180,13 +239,12 @@ texts = st.text(max_size=80)
 def test_measures_stay_in_their_range(left, right):
     assert 0 <= overlap(left, right) <= 1 and overlap(left, right) == overlap(right, left)
     assert 0 <= repetition(left) < 1
-    score, missing = grounding(left, right)
-    assert 0 <= score <= 1 and missing == sorted(missing)
+    assert 0 <= grounding(left, right, "en")[0] <= 1
 
 
 @given(texts)
 def test_a_text_supports_itself_and_overlaps_itself(text):
-    assert grounding(text, text)[0] == pytest.approx(1)
+    assert grounding(text, text, "en", text)[0] > 0.9
     assert overlap(text, text) == 1
 
 

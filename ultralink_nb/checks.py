@@ -8,21 +8,25 @@ Texts of every language go through the same primitives: a unit is a word, or a s
 spaces (Chinese); comparisons use n-grams of units or of characters.
 """
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from ultralink_nb import grounded
 from ultralink_nb.languages import detect_language
+from ultralink_nb.obeying import obeyed, without_instructions
+from ultralink_nb.prompts import DIALOGUE_TAGS, load_prompts, quoted
 
 _CJK = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _UNIT = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+(?:['’][^\W\d_{_CJK}]+)*")
 _SENTENCE_END = re.compile(r"[.!?…。！？；;][\"'»”’」』）)\]*_`]*\s*$|[\"»”」』]\s*$|```\s*$")
 _LIST_ITEM = re.compile(r"^\s*(?:[-*•–]|\d+[.)、]|\|)\s*\S")
-_NUMBER = re.compile(r"\d+(?:[.,\u00a0\u202f ]\d{3})*(?:[.,]\d+)?")
-_WORD = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*")
-_STARTS_SENTENCE = re.compile(r"(?:^|[.!?…:\n«„“\"(—–•*-]|\d[.)])\s*$")
 
-GATES = ("language", "asks", "self_contained", "repeated_question", "refusal", "too_short", "truncated", "loop", "grounding")
+GATES = ("language", "role_marker", "asks", "self_contained", "echo", "repeated_question", "refusal", "too_short", "truncated",
+         "loop", "obeys", "grounding")
 
 
 @dataclass(frozen=True)
@@ -38,15 +42,20 @@ class Gates:
     """Thresholds of the gates, all of them parameters of notebook 02 or constants stated here.
 
     min_answer_characters: shortest answer; Chinese says in one character what others say in about three, so its answers
-    need a third of it. min_grounding and max_question_overlap: 0 to 1. language_certainty: how sure language identification
-    must be of another language, 0 to 1. max_repetition: share of an answer's 4-grams that occurred before in it.
+    need a third of it. min_grounding: least support of an answer by its passage (`grounded.score`), 0 to 1.
+    max_question_overlap: most overlap with an earlier question of the dialogue, 0 to 1. language_certainty: how sure language
+    identification must be of another language, 0 to 1. max_repetition: share of an answer's 4-grams that occurred before in
+    it. max_echo: longest run of words (Chinese: half as many characters again) that the prompt may have too. min_payload: share
+    of what an instruction inside the passage asks to be said that makes an answer obey it, in (0, 1].
     """
 
     min_answer_characters: int = 60
-    min_grounding: float = 0.2
+    min_grounding: float = 0.1
     max_question_overlap: float = 0.6
     language_certainty: float = 0.8
     max_repetition: float = 0.3
+    max_echo: int = 7
+    min_payload: float = 0.5
 
 
 def units(text: str) -> list[str]:
@@ -70,51 +79,6 @@ def repetition(text: str, n: int = 4) -> float:
     """Share of a text's n-grams of units that occurred earlier in it, 0 to 1; 0 for texts of fewer than 20 units."""
     grams = ngrams(units(text), n)
     return 1 - len(set(grams)) / len(grams) if len(grams) > 20 - n else 0.0
-
-
-def _numbers(text: str) -> set[str]:
-    return {re.sub(r"[.,\s]", "", number) for number in _NUMBER.findall(text)}
-
-
-def _names(text: str) -> set[str]:
-    """Capitalised words that do not begin a sentence; scripts without capitals have none."""
-    found = set()
-    for match in _WORD.finditer(text):
-        if match[0][0].isupper() and not _STARTS_SENTENCE.search(text[max(0, match.start() - 4) : match.start()]):
-            found.add(match[0].lower())
-    return found
-
-
-def _pairs(text: str) -> set[str]:
-    return {pair for run in re.findall(rf"[{_CJK}]{{2,}}", text) for pair in ngrams(run, 2)}
-
-
-def grounding(answer: str, passage: str) -> tuple[float, list[str]]:
-    """How far a passage supports an answer, 0 to 1, and the numbers and names of the answer that the passage lacks.
-
-    The score is the weighted share of what the answer states that the passage holds too: a number weighs 3, a name (a
-    capitalised word inside a sentence) 2, another word of six letters or more 1 (shorter ones are mostly grammar); words agree
-    when they begin alike, which forgives inflection. Chinese is held against the passage by its n pairs of neighbouring
-    characters. Where the passage has k of them, n * (k / n) ** 0.6 count as held: a pair asks for two characters to agree where a
-    word asks for one, and this exponent puts the languages on one scale. An answer that states nothing scores 1.
-
-    This finds answers about something else and invented figures; a wrong statement made of the passage's own words passes it.
-    """
-    answer, passage = (text.replace("\u0301", "") for text in (answer, passage))  # stress marks of Russian encyclopedias
-    whole = _numbers(passage) | {word.lower() for word in _WORD.findall(passage)}
-    beginnings = {word[:length] for word in whole for length in (3, 4, 5, 6)}
-
-    def held(item: str) -> bool:
-        return item in whole or item[0].isalpha() and len(item) > 2 and item[: min(6, max(3, len(item) - 2))] in beginnings
-
-    words = {word.lower() for word in _WORD.findall(answer) if len(word) >= 6 and not re.match(rf"[{_CJK}]", word)}
-    weights = dict.fromkeys(words, 1) | dict.fromkeys(_names(answer), 2) | dict.fromkeys(_numbers(answer), 3)
-    pairs = _pairs(answer)
-    found = sum(weight for item, weight in weights.items() if held(item))
-    found += len(pairs) ** 0.4 * len(pairs & _pairs(passage)) ** 0.6
-    total = sum(weights.values()) + len(pairs)
-    missing = sorted(item for item, weight in weights.items() if weight > 1 and not held(item))
-    return (found / total if total else 1.0), missing
 
 
 def check_language(text: str, expected: str, among: Sequence[str], certainty: float = 0.8) -> Refusal | None:
@@ -181,46 +145,96 @@ def check_new(question: str, earlier: Sequence[str], max_overlap: float) -> Refu
     return None
 
 
-def check_grounded(answer: str, passage: str, min_grounding: float) -> Refusal | None:
-    """Refuse an answer that the passage does not support (see `grounding`)."""
-    score, missing = grounding(answer, passage)
+def check_no_role(text: str, roles: Sequence[str]) -> Refusal | None:
+    """Refuse a message that writes a turn of its own: a role and a colon at the beginning of a line, a token of a chat template.
+
+    roles: `patterns.roles` of the language; the English ones hold everywhere, because models fall back on them.
+    """
+    names = "|".join([*roles, *load_prompts("en")["dialogue"]["patterns"]["roles"]])
+    found = _matched(text, [rf"(?m)^[\W_]*(?:{names})[*_\s]*[:：]", r"(?m)^\s*#{2,}\s*\w+\s*[:：]", r"\[/?INST\]"])
+    if not found and quoted(text) != text:
+        found = "a token of a chat template"
+    return Refusal("role_marker", f"writes a turn of its own: “{found}”") if found else None
+
+
+@functools.lru_cache(maxsize=64)
+def _prompt_runs(language: str, n: int) -> frozenset[tuple[str, ...]]:
+    texts = [text for text in load_prompts(language)["dialogue"].values() if isinstance(text, str)]
+    return frozenset(run for text in texts for line in text.split("\n\n") for run in ngrams(units(line), n))
+
+
+def check_no_echo(text: str, language: str, max_run: int) -> Refusal | None:
+    """Refuse a message with a tag of the prompt, or with more than `max_run` words in a row that the prompt's own text has."""
+    n = 1 + (max_run * 3 // 2 if language == "zh" else max_run)
+    run = next((run for run in ngrams(units(text), n) if run in _prompt_runs(language, n)), None)
+    found = run and ("" if language == "zh" else " ").join(run)
+    if quoted(text, *DIALOGUE_TAGS) != quoted(text):
+        found = "a tag of its quoting"
+    return Refusal("echo", f"repeats its prompt: “{found}”") if found else None
+
+
+def check_obeys(text: str, passage: str, patterns: Mapping[str, Sequence[str]], min_payload: float = 0.5) -> Refusal | None:
+    """Refuse a message that does what an instruction inside the passage says (see `obeying.obeyed`)."""
+    found = obeyed(text, passage, patterns, min_payload)
+    return Refusal("obeys", f"does what the passage says: “{found.text[:120]}”") if found else None
+
+
+def grounding(answer: str, passage: str, language: str = "en", question: str = "",
+              rarity: Mapping[str, np.ndarray] | None = None) -> tuple[float, list[str]]:
+    """How far a passage supports an answer, 0 to 1 (`grounded.score`), and which of its numbers, names and words that lacks."""
+    score = grounded.score([question], [answer], [passage], [language], rarity=rarity)[0]
+    return float(score), grounded.unsupported(answer, passage, language)
+
+
+def check_grounded(question: str, answer: str, passage: str, language: str, min_grounding: float,
+                   rarity: Mapping[str, np.ndarray] | None = None) -> Refusal | None:
+    """Refuse an answer that the passage does not support (see `grounding`). rarity: of the run's passages."""
+    score, missing = grounding(answer, passage, language, question, rarity)
     if score < min_grounding:
         return Refusal("grounding", f"support {score:.2f}; not in the passage: {', '.join(missing[:8]) or 'most of its words'}")
     return None
 
 
 def check_turn(question: str, answer: str, *, passage: str, language: str, among: Sequence[str], earlier: Sequence[str],
-               patterns: Mapping[str, Sequence[str]], gates: Gates, finish_reason: str = "stop") -> list[Refusal]:
+               gates: Gates, patterns: Mapping[str, Sequence[str]] | None = None, finish_reason: str = "stop",
+               rarity: Mapping[str, np.ndarray] | None = None) -> list[Refusal]:
     """Every gate over one turn of a dialogue; the empty list where it passes.
 
-    passage: what the answer may draw on. among: codes of the run's languages. earlier: questions asked before. patterns: the
-    `dialogue.patterns` of the language's prompt file. finish_reason: of the answer's completion.
+    passage: what the answer may draw on; instructions in it support nothing. among: codes of the run's languages. earlier:
+    questions asked before. patterns: `dialogue.patterns` of a prompt file, by default the language's. finish_reason: `length`
+    where the question or the answer was cut at the token limit. rarity: of `grounded.measure_rarity` over the run's passages.
     """
-    found = (
-        check_language(question, language, among, gates.language_certainty),
+    patterns = patterns or load_prompts(language)["dialogue"]["patterns"]
+    found = [
         check_asks(question, patterns["request"]),
-        check_self_contained(question, patterns["refers_to_text"]),
         check_new(question, earlier, gates.max_question_overlap),
-        check_language(answer, language, among, gates.language_certainty),
         check_no_refusal(answer, patterns["refusal"]),
-        check_self_contained(answer, patterns["refers_to_text"]),
         check_length(answer, language, gates.min_answer_characters),
         check_complete(answer, finish_reason),
         check_no_loop(answer, gates.max_repetition),
-        check_grounded(answer, passage, gates.min_grounding),
-    )
-    return [refusal for refusal in found if refusal]
+        check_grounded(question, answer, without_instructions(passage, patterns), language, gates.min_grounding, rarity),
+    ]
+    for text in (question, answer):
+        found += [
+            check_language(text, language, among, gates.language_certainty),
+            check_no_role(text, patterns["roles"]),
+            check_self_contained(text, patterns["refers_to_text"]),
+            check_no_echo(text, language, gates.max_echo),
+            check_obeys(text, passage, patterns, gates.min_payload),
+        ]
+    return sorted(filter(None, found), key=lambda refusal: GATES.index(refusal.gate))
 
 
-def check_dialogue(turns: Sequence[tuple[str, str]], *, passage: str, language: str, among: Sequence[str],
-                   patterns: Mapping[str, Sequence[str]], gates: Gates) -> tuple[int, list[Refusal]]:
+def check_dialogue(turns: Sequence[tuple[str, str]], *, passage: str, language: str, among: Sequence[str], gates: Gates,
+                   patterns: Mapping[str, Sequence[str]] | None = None,
+                   rarity: Mapping[str, np.ndarray] | None = None) -> tuple[int, list[Refusal]]:
     """A finished dialogue of (question, answer): how many of its first turns pass, and why the next one does not.
 
     What follows a refused turn builds on it, so the dialogue is cut there; 0 means that nothing of it is left.
     """
     for number, (question, answer) in enumerate(turns):
         refusals = check_turn(
-            question, answer, passage=passage, language=language, among=among, patterns=patterns, gates=gates,
+            question, answer, passage=passage, language=language, among=among, patterns=patterns, gates=gates, rarity=rarity,
             earlier=[question for question, _ in turns[:number]],
         )
         if refusals:

@@ -18,16 +18,19 @@ from typing import Any
 
 import numpy as np
 
+from ultralink_nb import grounded
 from ultralink_nb.asking import ask_all
 from ultralink_nb.chat import ChatError, ChatModel, ChatRequest, Completion, NoRecording, model_label
-from ultralink_nb.checks import Gates, Refusal, check_turn, grounding
+from ultralink_nb.checks import Gates, Refusal, check_turn
 from ultralink_nb.languages import UnknownLanguage, get_language
-from ultralink_nb.prompts import load_prompts, quoted
+from ultralink_nb.obeying import without_instructions
+from ultralink_nb.prompts import DIALOGUE_TAGS, load_prompts, quoted
 from ultralink_nb.records import SAMPLE_SUFFIXES, BadRecord, find_files, read_rows, rejected
 from ultralink_nb.tokens import DEFAULT_TOKENIZER, count_tokens
 
 STAGE = "dialogue_generation"
 KIND = "chat_specific"
+MISSING = 12  # pieces of an answer that a sample lists as missing in its passage
 
 
 @dataclass(frozen=True)
@@ -94,10 +97,10 @@ def passage_text(passage: Mapping[str, Any]) -> str:
 def question_messages(move: str, passage: Mapping[str, Any], turns: Sequence[Turn]) -> tuple[dict[str, str], ...]:
     """The prompt for a dialogue's next question, in the passage's language."""
     prompts = load_prompts(passage["language"])["dialogue"]
-    so_far = "\n".join(f"<question>{turn.question}</question>\n<answer>{turn.answer}</answer>" for turn in turns)
-    values = {"passage": quoted(passage_text(passage), "passage")}
+    values = {"passage": quoted(passage_text(passage), *DIALOGUE_TAGS)}
     if move != "first":
-        values["dialogue"] = quoted(so_far, "dialogue")
+        said = [(quoted(turn.question, *DIALOGUE_TAGS), quoted(turn.answer, *DIALOGUE_TAGS)) for turn in turns]
+        values["dialogue"] = "\n".join(f"<question>{asked}</question>\n<answer>{told}</answer>" for asked, told in said)
     return (
         {"role": "system", "content": prompts["system_question"].strip()},
         {"role": "user", "content": prompts[f"{move}_question"].format(**values).strip()},
@@ -110,7 +113,7 @@ def answer_messages(passage: Mapping[str, Any], turns: Sequence[Turn], question:
     prompts = load_prompts(passage["language"])["dialogue"]
     known = prompts["answer_alone"]
     if with_document:
-        known = prompts["answer"].format(passage=quoted(passage_text(passage), "passage"))
+        known = prompts["answer"].format(passage=quoted(passage_text(passage), *DIALOGUE_TAGS))
     past = [{"role": role, "content": text} for turn in turns
             for role, text in (("user", turn.question), ("assistant", turn.answer))]
     return ({"role": "system", "content": known.strip()}, *past, {"role": "user", "content": question})
@@ -140,13 +143,14 @@ def request_for(task: str, messages: tuple[dict[str, str], ...], passage: Mappin
 
 
 async def converse(passage: Mapping[str, Any], model: ChatModel, *, seed: int, languages: Sequence[str],
-                   process: Process = Process(), gates: Gates = Gates()) -> Dialogue:  # noqa: B008 (both are frozen)
+                   process: Process = Process(), gates: Gates = Gates(),  # noqa: B008 (both are frozen)
+                   rarity: Mapping[str, np.ndarray] | None = None) -> Dialogue:
     """One passage's dialogue, each turn through the gates as soon as it stands; it is cut at the first turn refused.
 
-    Raises `ChatError` where the first turn has no answer; later, what stands is kept and the cause becomes a refusal.
+    rarity: of `grounded.measure_rarity` over the run's passages, as `passage_text` gives them. Raises `ChatError` where the first
+    turn has no answer; later, what stands is kept and the cause becomes a refusal.
     """
     language, text, dialogue = passage["language"], passage_text(passage), Dialogue(passage)
-    prompts = load_prompts(language)
 
     async def ask(task: str, messages: tuple[dict[str, str], ...]) -> Completion | None:
         length = sum(count_tokens([message["content"] for message in messages], process.tokenizer))
@@ -178,8 +182,8 @@ async def converse(passage: Mapping[str, Any], model: ChatModel, *, seed: int, l
                     question.completion_tokens + answer.completion_tokens)
         refusals = check_turn(
             turn.question, turn.answer, passage=text, language=language, among=languages, gates=gates,
-            earlier=[past.question for past in dialogue.turns], patterns=prompts["dialogue"]["patterns"],
-            finish_reason=answer.finish_reason,
+            earlier=[past.question for past in dialogue.turns], rarity=rarity,
+            finish_reason="length" if "length" in (question.finish_reason, answer.finish_reason) else answer.finish_reason,
         )
         if refusals:
             dialogue.refusals, dialogue.refused_turn = refusals, turn
@@ -189,13 +193,19 @@ async def converse(passage: Mapping[str, Any], model: ChatModel, *, seed: int, l
 
 
 def to_sample(dialogue: Dialogue, model: ChatModel, seed: int, document: Mapping[str, Any] | None = None,
-              dataset: str = "passages") -> dict[str, Any]:
-    """A dialogue as a sample; `extra` holds, for each turn, its move, its grounding and its tokens."""
-    passage, document = dialogue.passage, document or {}
+              dataset: str = "passages", rarity: Mapping[str, np.ndarray] | None = None) -> dict[str, Any]:
+    """A dialogue as a sample; `extra` holds each turn's move, tokens, grounding, and what of its answer the passage lacks."""
+    passage, document, language = dialogue.passage, document or {}, dialogue.passage["language"]
     messages = [{"role": role, "content": text} for turn in dialogue.turns
                 for role, text in (("user", turn.question), ("assistant", turn.answer))]
-    turns = [{"move": turn.move, "grounding": round(grounding(turn.answer, passage_text(passage))[0], 3),
-              "prompt_tokens": turn.prompt_tokens, "completion_tokens": turn.completion_tokens} for turn in dialogue.turns]
+    support = without_instructions(passage_text(passage), load_prompts(language)["dialogue"]["patterns"])
+    told = [[turn.question for turn in dialogue.turns], [turn.answer for turn in dialogue.turns]]
+    n = len(dialogue.turns)
+    scores = grounded.score(*told, [support] * n, [language] * n, rarity=rarity)
+    turns = [{"move": turn.move, "grounding": round(float(score), 3),
+              "missing": grounded.unsupported(turn.answer, support, language)[:MISSING],
+              "prompt_tokens": turn.prompt_tokens, "completion_tokens": turn.completion_tokens}
+             for turn, score in zip(dialogue.turns, scores, strict=True)]
     return {
         "id": f"{passage['language']}_{KIND}_{passage['id']}", "language": passage["language"], "kind": KIND,
         "messages": messages,
@@ -210,16 +220,17 @@ async def generate_dialogues(
     passages: Iterable[Mapping[str, Any]], model: ChatModel, *, seed: int, languages: Sequence[str],
     process: Process = Process(), gates: Gates = Gates(), concurrency: int = 8,  # noqa: B008 (both are frozen)
     documents: Mapping[str, Mapping[str, Any]] | None = None, dataset: str = "passages",
+    rarity: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[list[dict], list[dict]]:
     """(samples, rejected rows), both in the order of the passages, whichever dialogue ended first.
 
     passages: rows of `PASSAGES`, read as they are needed. concurrency: dialogues built at once. documents: by id, for a
-    sample's source, url and licence; `dataset` names the source where they are not given. A passage that fails is a rejected row
-    and never stops the others. Raises `ChatError` when `process.stop_after` dialogues in a row, or all there are, fail for one
-    cause.
+    sample's source, url and licence; `dataset` names the source where they are not given. rarity: as for `converse`. A passage
+    that fails is a rejected row and never stops the others. Raises `ChatError` when `process.stop_after` dialogues in a row, or
+    all there are, fail for one cause.
     """
     async def one(passage: Mapping[str, Any]) -> Dialogue:
-        return await converse(passage, model, seed=seed, languages=languages, process=process, gates=gates)
+        return await converse(passage, model, seed=seed, languages=languages, process=process, gates=gates, rarity=rarity)
 
     samples: list[dict] = []
     refused: list[dict] = []
@@ -238,7 +249,7 @@ async def generate_dialogues(
                 failed, dialogue = [], outcome
             if dialogue.turns:
                 document = (documents or {}).get(passage["document_id"])
-                samples.append(to_sample(dialogue, model, seed, document, dataset))
+                samples.append(to_sample(dialogue, model, seed, document, dataset, rarity))
             refused += refused_rows(dialogue)
     if failed and not samples and len(failed) == len(refused):
         raise ChatError(f"every dialogue failed: {failed[-1]}", failed[-1].cause)

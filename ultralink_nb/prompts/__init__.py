@@ -7,6 +7,8 @@ English. `translation.rules` goes to the model together with `translation.system
 import functools
 import re
 import string
+import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +29,50 @@ TEXTS: dict[str, set[str]] = {
     "translation.rules": set(),
 }
 SIFTING = {"sifting.system": set(), "sifting.judge": {"sample"}}
-PATTERNS = ("dialogue.patterns.refers_to_text", "dialogue.patterns.refusal", "dialogue.patterns.request")
+PATTERNS = tuple(f"dialogue.patterns.{name}"
+                 for name in ("refers_to_text", "refusal", "request", "roles", "lead", "instruction", "reports"))
+
+# What a passage, or a model's earlier answer, must not be able to say: the tags of its quoting, a turn of a chat template.
+DIALOGUE_TAGS = ("passage", "dialogue", "question", "answer")
+TEMPLATE_TAGS = ("|", "s>", "bos>", "eos>", "sys>", "start_of_turn", "end_of_turn", "begin_of_text", "end_of_text")
+_BRACKET = re.compile(r"[<＜﹤‹〈⟨]|&(?:amp;)*(?:lt|#0*60|#x0*3c);?", re.IGNORECASE)
+_LOOK_ALIKE = str.maketrans("аеорсухіѕԁɡոαορνι", "aeopcyxisdgnaopvi")  # Cyrillic, Greek, Armenian, phonetic
 
 
 class BadPrompts(ValueError):
     """A prompt file that is missing or does not fit; the message names the file and the key."""
 
 
-def quoted(text: str, tag: str) -> str:
-    """A text as it may stand between `<tag>` and `</tag>`: it cannot close the tag, so what it says stays data."""
-    return re.sub(rf"<(?=\s*/?\s*{tag}\b)", "&lt;", text, flags=re.IGNORECASE)
+def _begins_tag(text: str, start: int, tags: Sequence[str]) -> bool:
+    """Whether the text reads on as a tag, once case, width, accents, look-alikes, slashes and what is not seen are put aside."""
+    read = ""
+    for position in range(start, len(text)):
+        for char in unicodedata.normalize("NFKD", text[position]).casefold().translate(_LOOK_ALIKE):
+            if unicodedata.category(char)[0] in "ZCM" or (not read and char in "/⁄∕⧸\\"):
+                continue
+            read += char
+            if read in tags:
+                return True
+            if not any(tag.startswith(read) for tag in tags):
+                return False
+    return False
+
+
+def quoted(text: str, *tags: str) -> str:
+    """A text as it may stand between `<tag>` and `</tag>`: it can open or close none of the tags, so what it says stays data.
+
+    Only the bracket that would begin a tag changes, into `&lt;`, however the tag is written (`< /Passage >`, `＜passage＞`, with
+    Cyrillic letters or signs of no width between); an entity that stands for it (`&lt;/passage&gt;`) becomes `&amp;lt;…`. The
+    tags of chat templates (`<|im_start|>`) are treated alike: servers read them as turns wherever they stand.
+    """
+    tags = (*tags, *TEMPLATE_TAGS)
+
+    def escaped(match: re.Match) -> str:
+        if not _begins_tag(text, match.end(), tags):
+            return match[0]
+        return f"&amp;{match[0][1:]}" if match[0][0] == "&" else "&lt;"
+
+    return _BRACKET.sub(escaped, text)
 
 
 def _at(prompts: Any, key: str, path: Path) -> Any:
