@@ -6,6 +6,8 @@ It answers from the passage in the prompt, logs every request, and can be told t
 import json
 import random
 import re
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +20,8 @@ ASKING = {"en": "Please tell me what is known about", "zh": "请讲讲", "ru": "
 
 @dataclass
 class Reply:
-    """What the server sends: a status, headers, a body; `cut` promises more bytes than it sends, `delay` is in seconds."""
+    """What the server sends: a status, headers, a body; `cut` promises more bytes than it sends, `delay` is in seconds, `reset`
+    breaks the connection instead of answering."""
 
     status: int = 200
     body: bytes = b""
@@ -26,6 +29,7 @@ class Reply:
     content_type: str = "application/json"
     cut: bool = False
     delay: float = 0.0
+    reset: bool = False
 
 
 def completion(text: str, finish_reason: str = "stop") -> bytes:
@@ -57,18 +61,24 @@ class ChatServer:
     """`with ChatServer() as server:` serves at `server.url`; `server.requests` are (seconds, body) as they arrived.
 
     respond: a function of (body, number of the request) that returns a `Reply`; by default every answer is grounded in the
-    passage.
+    passage. port: of a server that comes back where it was; else a free one.
     """
 
-    def __init__(self, respond: Callable[[dict, int], Reply] | None = None, delay: float = 0.0):
+    def __init__(self, respond: Callable[[dict, int], Reply] | None = None, delay: float = 0.0, port: int = 0):
         self.requests: list[tuple[float, dict]] = []
         self.delivered: list[dict] = []
         self.keys: list[str] = []
+        self.connections = 0
         lock = threading.Lock()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                with lock:
+                    outer.connections += 1
+                super().setup()
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -78,6 +88,11 @@ class ChatServer:
                     outer.keys.append(self.headers.get("Authorization", ""))
                 reply = respond(body, number) if respond else Reply(body=completion(grounded_text(body["messages"])), delay=delay)
                 time.sleep(reply.delay)
+                if reply.reset:
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    self.connection.close()
+                    self.close_connection = True
+                    return
                 try:
                     self.send_response(reply.status)
                     for name, value in (("Content-Type", reply.content_type), *reply.headers):
@@ -100,8 +115,9 @@ class ChatServer:
             def handle_error(self, *_: object) -> None:  # a client that was killed
                 pass
 
-        self._server = Server(("127.0.0.1", 0), Handler)
+        self._server = Server(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
+        self.port = self._server.server_port
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
 
     def __enter__(self) -> "ChatServer":

@@ -61,6 +61,24 @@ def test_different_failures_or_one_success_go_on():
     assert len(asyncio.run(collect(range(50), first_works))) == 50
 
 
+@pytest.mark.parametrize("cause, answered", [("connection", 60), ("invalid_json", 100)])
+def test_a_server_that_is_gone_ends_the_run_and_answers_that_do_not_fit_do_not(cause, answered):
+    async def ask(item):
+        if 40 <= item < 90:
+            raise ChatError("no", cause)
+
+    async def go():
+        found = []
+        try:
+            async for pair in ask_all(range(100), ask, give_up_after=21):
+                found.append(pair)
+        except ChatError as error:
+            assert "21 requests in a row failed" in str(error)
+        return found
+
+    assert len(asyncio.run(go())) == answered
+
+
 def test_other_errors_are_not_swallowed():
     async def ask(item):
         raise ZeroDivisionError

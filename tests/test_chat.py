@@ -6,13 +6,18 @@ import json
 import pytest
 
 from tests.chat_server import ChatServer, Reply, completion
-from ultralink_nb import endpoint
+from ultralink_nb import answers
 from ultralink_nb.chat import ChatError, ChatRequest, Completion, LedgeredModel, NoRecording, ReplayModel, open_chat_model
 from ultralink_nb.ledger import Ledger
 
 KEY = "sk-planted-0123456789"
 ASK = ChatRequest(({"role": "user", "content": "What is a quipu?"},), {"task": "answer", "subject": "p1", "turn": 0})
 GOOD = Reply(body=completion("A knotted record."))
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    monkeypatch.setattr("ultralink_nb.limits.FIRST_PAUSE", 0.02)
 
 
 def model_at(server, ledger=None, **options):
@@ -246,7 +251,7 @@ def test_a_reasoning_models_thoughts_are_not_its_answer():
     def body(text):
         return json.dumps({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]})
 
-    assert endpoint.read_answer(body("<think>\nhm\n</think>\n\nWhy?")).text.strip() == "Why?"
-    assert endpoint.read_answer(body("a <think> tag in a text")).text == "a <think> tag in a text"
-    with pytest.raises(endpoint.Trouble, match="inside the model's thoughts"):
-        endpoint.read_answer(body("<think>\nand so on"))
+    assert answers.read_answer(body("<think>\nhm\n</think>\n\nWhy?")).text.strip() == "Why?"
+    assert answers.read_answer(body("a <think> tag in a text")).text == "a <think> tag in a text"
+    with pytest.raises(answers.Trouble, match="inside the model's thoughts"):
+        answers.read_answer(body("<think>\nand so on"))

@@ -10,6 +10,9 @@ from tqdm.auto import tqdm
 
 from ultralink_nb.completions import ChatError
 
+# Causes that lie with the endpoint and not with what is asked: the next request will meet them too.
+LASTING = frozenset(("connection", "timeout", "http_401", "http_402", "http_403", "http_404", "http_429", "http_502", "http_503"))
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -22,8 +25,8 @@ async def ask_all(
 
     At most `concurrency` items are being asked about at once, and one more for every eight: while their answers are checked and
     written to disk, the endpoint does not wait (the model bounds what is in flight there). items may be a generator. When the
-    first `give_up_after` items all fail for the same cause (a wrong key, no server), the error is raised instead of repeated for
-    the rest.
+    first `give_up_after` items all fail for the same cause, or later as many in a row for one of the causes in `LASTING` (a
+    server that is gone, a key that has expired), the error is raised instead of repeated for the rest.
     """
     source = iter(items)
     slots = asyncio.Semaphore(concurrency + concurrency // 8)
@@ -37,7 +40,7 @@ async def ask_all(
                 return error
 
     running = deque((item, asyncio.ensure_future(one(item))) for item in islice(source, window))
-    failed, causes, all_failed = 0, set(), True
+    failed, cause, answered = 0, "", False
     try:
         with tqdm(total=total, desc=description, disable=None, leave=False) as progress:
             while running:
@@ -45,12 +48,13 @@ async def ask_all(
                 outcome = await task
                 running.extend((new, asyncio.ensure_future(one(new))) for new in islice(source, window - len(running)))
                 progress.update()
-                all_failed = all_failed and isinstance(outcome, ChatError)
-                if all_failed:
-                    failed += 1
-                    causes.add(outcome.cause)
-                    if failed >= give_up_after and len(causes) == 1:
-                        raise ChatError(f"the first {failed} requests all failed: {outcome}", outcome.cause)
+                if isinstance(outcome, ChatError):
+                    failed, cause = failed + 1 if outcome.cause == cause else 1, outcome.cause
+                    if failed >= give_up_after and (not answered or cause in LASTING):
+                        which = f"{failed} requests in a row" if answered else f"the first {failed} requests all"
+                        raise ChatError(f"{which} failed: {outcome}", cause)
+                else:
+                    failed, cause, answered = 0, "", True
                 yield item, outcome
     finally:
         for _, task in running:

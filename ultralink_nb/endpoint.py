@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from ultralink_nb.answers import Answer, Trouble, read_answer
 from ultralink_nb.completions import ChatError, ChatRequest, Completion
 from ultralink_nb.limits import LONGEST_PAUSE, RateLimit, SharedPause, backoff, named_pause
 from ultralink_nb.tokens import count_tokens
@@ -32,57 +33,6 @@ ADVICE = {
     429: "lower concurrency, set requests_per_minute and tokens_per_minute, or raise patience",
 }
 AWAY, BUSY = (502, 503), (429, 529)  # a gateway without its server or a server still loading; too many requests, overloaded
-
-
-class Trouble(Exception):
-    """An attempt that failed. kind: `final` where asking again cannot help, `again` where it may, `busy` or `away` where
-    all requests wait together. pause: the seconds that the server asks to wait."""
-
-    def __init__(self, what: str, cause: str, advice: str, kind: str = "again", pause: float | None = None):
-        super().__init__(what)
-        self.cause, self.advice, self.kind, self.pause = cause, advice, kind, pause
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What stands in a chat completion's body."""
-
-    text: str
-    model: str
-    finish_reason: str
-    prompt_tokens: int
-    completion_tokens: int
-
-
-def read_answer(body: str) -> Answer:
-    """The answer in a chat completion's JSON body, without a reasoning model's thoughts. Raises `Trouble` where there is none."""
-    def garbled(what: str, advice: str = "") -> Trouble:
-        return Trouble(f"sent no usable answer: {what}", "garbled", advice or "look at the server's log",
-                       "final" if advice else "again")
-
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        raise garbled(f"the body is not JSON: {body[:2000]!r}") from None
-    try:
-        choice = answer["choices"][0]
-        text = choice["message"]["content"] or ""
-        reason = str(choice.get("finish_reason") or "stop")
-        usage = answer.get("usage") or {}
-        counts = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
-        if not isinstance(text, str):
-            raise TypeError
-    except (LookupError, TypeError, AttributeError, ValueError):
-        error = answer.get("error") if isinstance(answer, dict) else None
-        raise garbled(f"the server reports {error!r}" if error else f"it holds no choice: {body[:2000]!r}") from None
-    text = re.sub(r"^\s*<think>.*?</think>", "", text, flags=re.DOTALL)
-    if re.match(r"\s*<think>", text):
-        raise garbled("it ends inside the model's thoughts", "raise max_answer_tokens, or turn thinking off at the server")
-    if not text.strip():
-        final = {"length": "raise max_answer_tokens", "content_filter": "the server's filter refuses this passage"}
-        raise garbled(f"the text is empty (finish reason {reason})", final.get(reason, ""))
-    text = text.encode(errors="replace").decode()  # half a surrogate pair is valid JSON, but no text that a file can hold
-    return Answer(text, str(answer.get("model") or ""), reason, *counts)
 
 
 @dataclass
@@ -115,13 +65,14 @@ class EndpointModel:
     Server errors, time-outs, broken connections and garbled answers are asked again `max_retries` times, with growing pauses
     that chance spreads. A server that says it is busy (429) makes all requests wait together, for as long as it asks or for a
     growing pause, and so does one that has answered before and is away (no connection, 502, 503); that goes on for `patience`
-    seconds. A pause above that (and above a minute) is not waited for. requests_per_minute, tokens_per_minute: what the endpoint
-    allows, prompts and answers together; answers are estimated before and corrected after.
+    seconds, after which each request is tried once. A pause above that (and above a minute) is not waited for.
+    requests_per_minute, tokens_per_minute: what the endpoint allows, prompts and answers together; answers are estimated before
+    and corrected after. key: instead of the variable's.
     """
 
     def __init__(self, name: str, base_url: str | None = None, api_key_variable: str = "OPENAI_API_KEY", concurrency: int = 8,
                  timeout: float = 120.0, max_retries: int = 5, patience: float = 600.0,
-                 requests_per_minute: float | None = None, tokens_per_minute: float | None = None):
+                 requests_per_minute: float | None = None, tokens_per_minute: float | None = None, key: str | None = None):
         self.name, self.concurrency, self.timeout = name, concurrency, timeout
         self.max_retries, self.patience = max_retries, patience
         self.requests_per_minute, self.tokens_per_minute = requests_per_minute, tokens_per_minute
@@ -135,7 +86,7 @@ class EndpointModel:
                 f"base_url carries a key or a password for {parts.hostname}; parameters are written into the executed notebook: "
                 "put the key into an environment variable and name that in api_key_variable", "base_url",
             )
-        self._key = os.environ.get(api_key_variable, "").strip()
+        self._key = os.environ.get(api_key_variable, "").strip() if key is None else key
         if not self._key and base_url is None:
             raise ChatError(
                 f"the environment variable {api_key_variable} is empty: set it to the key of {parts.hostname}, or name a "
@@ -172,7 +123,8 @@ class EndpointModel:
         async with link.slots:
             retries, since = 0, None
             while True:
-                await link.pause.wait()
+                if not self._out_of_patience(link):
+                    await link.pause.wait()
                 taken = await self._within_limits(link, request)
                 sent = time.monotonic()
                 try:
@@ -181,7 +133,7 @@ class EndpointModel:
                 except Trouble as trouble:
                     kind, pause, now = trouble.kind, trouble.pause, time.monotonic()
                     too_long = pause is not None and pause > max(self.patience, LONGEST_PAUSE)
-                    if kind == "final" or too_long:
+                    if kind == "final" or too_long or kind != "again" and self._out_of_patience(link):
                         raise self._error(trouble) from None
                     if kind != "again":
                         pause = link.pause.begin(sent, pause)
@@ -201,6 +153,10 @@ class EndpointModel:
             self._mean_answer = 0.95 * (self._mean_answer or answer.completion_tokens) + 0.05 * answer.completion_tokens
         return Completion(answer.text, answer.model or self.name, answer.finish_reason, answer.prompt_tokens,
                           answer.completion_tokens, time.monotonic() - sent, cached=False)
+
+    def _out_of_patience(self, link: Link) -> bool:
+        """The endpoint was waited for in vain: until it answers again every request is tried once, and fails at once."""
+        return self._reached and self.patience > 0 and link.pause.longer_than(self.patience)
 
     async def _within_limits(self, link: Link, request: ChatRequest) -> float:
         """Waits until the request may be sent; returns the tokens that were taken for it."""

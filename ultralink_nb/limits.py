@@ -4,6 +4,7 @@ Times are of the monotonic clock, in seconds. All objects here belong to one eve
 """
 
 import asyncio
+import contextlib
 import email.utils
 import math
 import random
@@ -54,7 +55,7 @@ class RateLimit:
         self.rate = per_minute / 60.0
         self.capacity = max(1.0, self.rate)
         self._level, self._at = self.capacity, time.monotonic()
-        self._turn = asyncio.Lock()
+        self._turn, self._given_back = asyncio.Lock(), asyncio.Event()
 
     def _fill(self) -> None:
         now = time.monotonic()
@@ -68,12 +69,16 @@ class RateLimit:
                 self._fill()
                 if self._level >= needed - 1e-9:
                     break
-                await asyncio.sleep((needed - self._level) / self.rate)
+                self._given_back.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._given_back.wait(), (needed - self._level) / self.rate)
             self._level -= amount
 
     def correct(self, difference: float) -> None:
         self._fill()
         self._level = min(self.capacity, self._level - difference)
+        if difference < 0:
+            self._given_back.set()
 
 
 class SharedPause:
@@ -105,6 +110,10 @@ class SharedPause:
         if sent >= self._began:
             self._step, self._began = self._step + 1, now
         return max(0.0, self._until - now)
+
+    def longer_than(self, patience: float) -> bool:
+        """Whether the trouble has lasted longer than so many seconds."""
+        return self.since is not None and time.monotonic() - self.since > patience
 
     def end(self, sent: float) -> None:
         """A request sent at that time was answered."""
