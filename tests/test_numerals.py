@@ -35,6 +35,8 @@ def differ(source: str, translation: str, language: str) -> tuple[list[str], lis
     ("Come at 3 pm.", "fr", "Viens à 15 h."),
     ("Open from 9:00 to 5:30 p.m.", "ru", "Открыто с 9 до 17:30."),
     ("in the 1990s", "zh", "在20世纪90年代"),
+    ("in the 70s and 80s", "zh", "在20世纪的70、80年代"),
+    ("in 1949", "zh", "在一九四九年"),
     ("in the 19th century", "fr", "au XIXe siècle"),
     ("On March 5, 2020", "zh", "2020年3月5日"),
     ("A dozen eggs, half an hour, twice", "es", "Una docena de huevos, media hora, dos veces"),
@@ -58,6 +60,7 @@ def test_the_same_numbers_agree(source, language, translation):
     ("some apples", "es", "7 manzanas", [], ["7"]),
     ("12 eggs and 12 plums", "ru", "12 яиц и сливы", ["12"], []),
     ("3 million people", "zh", "3万人", ["3000000"], ["30000"]),
+    ("every 2 days", "zh", "每一天", ["2"], []),
 ])
 def test_another_number_is_seen(source, language, translation, missing, added):
     assert differ(source, translation, language) == (missing, added)

@@ -1,7 +1,10 @@
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ultralink_nb.code_spans import docstring_parts, is_python
 from ultralink_nb.protection import LostPlaceholder, prose, protect, protected_spans, restore
 
 TEXT = """Use `sorted(x)` here, see https://example.org/a_b?c=1.
@@ -82,3 +85,77 @@ def test_inputs_that_are_code(code):
 ])
 def test_inputs_that_are_prose(text):
     assert prose(text, "code") == text
+
+
+FRAME = "| item | price |\n|---|---:|\n| green tea | 4.50 |\n| 12 cups | 3 |"
+
+
+def mangled(text, kind="", numbers=False):
+    """A translator that puts whatever it is shown into capitals and raises every digit, but keeps placeholders."""
+    masked, held = protect(text, kind, numbers)
+    digits = str.maketrans("0123456789", "1234567890")
+    pieces = [piece if piece in held else piece.upper().translate(digits) for piece in re.split(r"(⟦\d+⟧)", masked)]
+    return restore("".join(pieces), held)
+
+
+def test_what_a_hostile_translator_cannot_reach():
+    text = f"{TEXT.rpartition(chr(10))[0]}\n\nDear {{name}}, {{{{total}}}} of %s or %(count)d, <b>now</b>.\n\n{FRAME}\n#### 1,250"
+    back = mangled(text)
+    for held in ("`sorted(x)`", "https://example.org/a_b?c=1", 'print("#### 7")  # a comment', "$x^2 + 1$", "\\(y\\)",
+                 "#### 1,250", "{name}", "{{total}}", "%s", "%(count)d", "<b>", "</b>", "|---|---:|", "| 4.50 |", "| 3 |"):
+        assert held in back
+    assert "DEAR {name}" in back and "| GREEN TEA | 4.50 |" in back and "| 23 CUPS |" in back and "$6 OR $21" in back
+
+
+def test_numbers_are_held_where_that_is_asked_for():
+    text = "It takes 1,250.5 grams, 3x as much as A2 in 1990."
+    assert mangled(text, numbers=True) == "IT TAKES 1,250.5 GRAMS, 3x AS MUCH AS A2 IN 1990."
+    assert mangled(text) == "IT TAKES 2,361.6 GRAMS, 4X AS MUCH AS A3 IN 2001."
+
+
+STUB = '''from typing import List
+
+
+def far_apart(values: List[float], least: float) -> bool:
+    """ Tell whether all values lie at least `least` apart.
+    The list may be empty; then return True.
+
+    >>> far_apart([1.0, 3.0], 2.0)
+    True
+    >>> far_apart([1.0, 1.5], 2.0)
+    False
+
+    For example far_apart([], 1) is True, and values = [2] too.
+    far_apart([5], 1) == True
+    """
+'''
+
+
+def test_of_a_function_to_be_written_only_the_prose_is_translated():
+    said = [STUB[start:end] for start, end in docstring_parts(STUB)]
+    assert said == ["Tell whether all values lie at least `least` apart.\n    The list may be empty; then return True.",
+                    "For example", "is True, and values =", "too."]
+    back = mangled(STUB, "code")
+    assert "TELL WHETHER ALL VALUES LIE AT LEAST `least` APART." in back
+    prose = re.compile("tell whether|the list|for example", re.IGNORECASE)
+    kept, held = ([line for line in one.splitlines() if not prose.search(line)] for one in (STUB, back))
+    assert kept == held and "far_apart([], 1) IS TRUE, AND VALUES = [2] TOO." in back
+
+
+@pytest.mark.parametrize("text", ["", "def", "Write def f(x) for me.", "def f(:\n    \"\"\"Broken.\"\"\"", "x = 1"])
+def test_what_is_no_python_stub_has_no_docstring(text):
+    assert docstring_parts(text) == []
+
+
+@pytest.mark.parametrize("text, python", [
+    ("    return x + 1\n", True), ("total = 0\nfor x in y:\n    total += x", True), ("print(1)", True), ("Yes", False),
+    ("not valid", False), ("Sort the list.", False), ("42", False),
+])
+def test_a_text_that_is_python(text, python):
+    assert is_python(text) == python
+
+
+@given(st.text(alphabet="|a -\n1:", max_size=60), st.booleans())
+def test_tables_and_numbers_come_back_too(text, numbers):
+    masked, held = protect(text, numbers=numbers)
+    assert restore(masked, held) == text

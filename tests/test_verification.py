@@ -1,12 +1,12 @@
 import json
-import os
+import random
 from collections import defaultdict
-from pathlib import Path
 
 import pytest
 
 from ultralink_nb.layouts import EMBEDDED, read_sft
-from ultralink_nb.verification import GATES, length_ratio, verify, verify_samples
+from ultralink_nb.text_parts import Text
+from ultralink_nb.verification import GATES, fit_lengths, length_ratio, usual_lengths, verify, verify_samples
 from ultralink_nb.workspace import SAMPLE
 
 
@@ -102,6 +102,68 @@ def test_latex_urls_and_roles():
     assert refusal.gate == "structure" and "user, assistant became user" in refusal.reason
 
 
+def test_placeholders_stay_but_line_breaks_may_go():
+    source = "Write to {name} that %s is sold out and wrap it in <b>bold</b>.<br>"
+    good = "Écrivez à {name} que %s est épuisé et mettez-le en <b>gras</b>."
+    assert gates(source, good) == []
+    assert gates(source, good.replace("{name}", "{nom}")) == ["placeholders"]
+    assert gates(source, good.replace("%s", "")) == ["placeholders"]
+
+
+PROBLEM = "Nora bakes 24 rolls every morning. Her oven is old and rather slow. How many rolls does she bake in 3 days?"
+SOLVED = "Nora cuit 24 petits pains chaque matin. Son four est vieux et plutôt lent. Combien en cuit-elle en 3 jours ?"
+
+
+def test_a_lost_question_and_a_lost_sentence():
+    assert gates(PROBLEM, SOLVED) == []
+    assert gates(PROBLEM, "Nora cuit 24 petits pains chaque matin, pendant 3 jours. Son four est plutôt lent.") == ["sentences"]
+    assert gates(PROBLEM, "Nora cuit 24 petits pains chaque matin. Combien en 3 jours ?") == ["sentences"]
+    joined = "Nora cuit chaque matin 24 petits pains et son four est vieux et plutôt lent. Combien en cuit-elle en 3 jours ?"
+    assert gates(PROBLEM, joined) == []
+
+
+@pytest.mark.parametrize("translation", [
+    "Nora cuit 24 petits pains chaque matin. Her oven is old and rather slow. Combien en cuit-elle en 3 jours ?",
+    "Nora cuit 24 petits pains chaque matin. Son four est vieux. How many rolls does she bake in 3 days?",
+])
+def test_a_part_left_in_english_is_seen_however_short(translation):
+    assert "untranslated" in gates(PROBLEM, translation)
+
+
+def test_identifiers_are_no_untranslated_text():
+    source = "What is wrong with public int size(){ int total = 0; return total; } in this class?"
+    assert gates(source, "Quel est le problème de public int size(){ int total = 0; return total; } dans cette classe ?") == []
+
+
+def test_comment_lines_of_unfenced_code_may_be_translated():
+    source = "Explain it.\n\n# sort them\nvalues.sort()\nprint(values[0])"
+    good = "Expliquez-le.\n\n# les trier\nvalues.sort()\nprint(values[0])"
+    assert gates(source, good, kind="code") == []
+    assert gates(source, good.replace(".sort()", ".pop()"), kind="code") == ["code"]
+
+
+def made(count, factor, rng):
+    ours = ["w" * rng.randint(80, 160) for _ in range(count)]
+    theirs = ["x" * round(len(text) * factor * rng.uniform(0.9, 1.1)) for text in ours]
+    return [Text(text, "en") for text in ours], [Text(text, "fr") for text in theirs]
+
+
+def test_lengths_are_fitted_to_the_data_and_broken_rows_hardly_move_them():
+    ours, theirs = made(400, 0.9, random.Random(1))
+    clean = fit_lengths(ours, theirs)
+    broken = fit_lengths(ours, [Text("x", "fr") if number % 20 == 0 else text for number, text in enumerate(theirs)])
+    assert clean.usual == pytest.approx(0.9, abs=0.03) and broken.usual == pytest.approx(clean.usual, abs=0.03)
+    assert 1.25 <= clean.high < 2 and clean.low == pytest.approx(1 / clean.high)
+    assert fit_lengths(ours[:50], theirs[:50]) == usual_lengths("en", "fr")
+
+
+def test_two_processes_give_what_one_gives():
+    parents, rows = recorded("fr")
+    translated = [{"id": row["id"], "language": "fr", "messages": row["messages"], "source": {"parent_id": row["id"]}}
+                  for row in rows] * 3
+    assert verify_samples(list(parents.values()), translated, workers=2) == verify_samples(list(parents.values()), translated)
+
+
 def test_short_messages_are_not_judged_by_language():
     assert gates("Yes.", "Oui.") == [] and gates("OK", "OK", "ru") == [] and gates("Thank you!", "谢谢！", "zh") == []
 
@@ -138,15 +200,13 @@ def test_recorded_translations_pass_but_for_the_planted_faults(language):
     assert {row["id"]: {row["gate"]} for row in refused} == planted
 
 
-@pytest.mark.skipif("ULTRALINK_SHARED_DATA" not in os.environ, reason="ULTRALINK_SHARED_DATA names no folder of public data")
 @pytest.mark.parametrize("language", ["zh", "ru", "fr", "es"])
-def test_real_translations_mostly_pass_and_foreign_ones_do_not(language):
-    path = Path(os.environ["ULTRALINK_SHARED_DATA"]) / "redundancy" / "msvamp_math.jsonl"
+def test_real_translations_pass_and_foreign_ones_do_not(shared_data, language):
     groups = defaultdict(dict)
-    for line in path.read_text("utf-8").splitlines():
+    for line in (shared_data / "redundancy" / "msvamp_math.jsonl").read_text("utf-8").splitlines():
         row = json.loads(line)
         groups[row["group"]][row["language"]] = row["messages"]
-    rows = list(groups.values())[:300]
+    rows = list(groups.values())
     right = sum(not verify(row["en"], row[language], "en", language) for row in rows)
     wrong = sum(not verify(row["en"], other[language], "en", language) for row, other in zip(rows, rows[1:], strict=False))
-    assert right / len(rows) >= 0.95 and wrong / len(rows) <= 0.02
+    assert right / len(rows) >= 0.98 and wrong / len(rows) <= 0.015

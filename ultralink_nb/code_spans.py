@@ -27,7 +27,9 @@ _COMMENT_LINE = re.compile(r"^(?://|/\*|\*/|--\s|#|\"{3}|'{3}|@\w|<\?|\?>)")  # 
 _CONTINUED = re.compile(r"^(?:[ ]{2,}|\t)\s*(?![-*•]\s|\d+[.)]\s)\S")  # an indented line that is no list item
 _STUB = re.compile(r"^(?:async )?(?:def|class) ", re.MULTILINE)
 _DOCTEST = re.compile(r"\s*(?:>>>|\.\.\.(?:\s|$))")
-_SHOWN = re.compile(r"(?:==|->|=>|➞|→|⇒|<=|>=|!=|\+=)|^\s*\w+\s*=\s*\S")  # an example or a constraint, no sentence
+_SHOWN = re.compile(  # an example, a formula or a constraint, no sentence
+    r"\w\[\w+\].*[-+*/]|==|->|=>|➞|→|⇒|<=|>=|!=|\+=|^\s*(?:(?:Input|Output|Example)s?:?\s*)?\w+\s*=\s*\S", re.IGNORECASE
+)
 _LITERAL = r"\[[^\n]*\]|\{[^{}\n]*\}|\"[^\"\n]*\"|(?<!\w)'[^'\n]*'(?!\w)"
 
 

@@ -143,7 +143,7 @@ LANGUAGES: dict[str, Language] = {
         Language(
             "en", "English", "English", "#0072B2",
             number_words=_EN_NUMBERS,
-            common_words="the of and to in is that it was for on are with as "
+            common_words="the a of and to in is that it was for on are with as "
                          "his her they be at this have from or had by you how what many",
             disambiguation_templates=("disambiguation", "disambig", "dab", "hndis", "geodis", "surname", "given name"),
             disambiguation_suffixes=("(disambiguation)",),

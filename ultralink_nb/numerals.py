@@ -30,6 +30,7 @@ _ROMAN = re.compile(r"([IVXLC](?<!\w[IVXLC])[IVXLC]*)(?:er|re|e|º|ª)?\b")
 _DIGIT = re.compile(r"[0-9]")
 _FOREIGN_DIGIT = re.compile(r"(?![0-9])\d")
 _FRACTION = re.compile("[¼-¾⅐-⅞]")
+_CENTURY = re.compile(r"[0-9]{2}\s?世纪的?(?=[0-9]0(?:[、和][0-9]0)*年代)")  # 20世纪80年代 says 1980s; English leaves the 20 out
 _LISTING = re.compile(r"\d{30,}")  # a row of digits that long is a key or a listing, not a quantity
 _BETWEEN = re.compile(r"[\s-]*(?:(?:and|et|y)\s+)?")
 _MULTIPLIERS = {10**power for power in (2, 3, 4, 6, 8, 9, 12)}
@@ -60,7 +61,7 @@ class _Lexicon:
         spaced = [word for word in longest_first if word[0] < "\u3000"]
         unspaced = [word for word in longest_first if word[0] >= "\u3000"]
         compound = [rf"(?<![^\W\d_])(?:{word})(?![^\W\d_])" for word in spaced if not word.isalpha()]
-        self.found = re.compile("|".join([*compound, *unspaced, *([r"[^\W\d_]+"] if spaced else [])]) or "(?!)", re.IGNORECASE)
+        self.found = re.compile("|".join([*compound, *unspaced, *([r"[^\W\d_]+"] if spaced else [])]) or "(?!)")
         scales = [word for word in longest_first if self.value[re.sub(r"\\", "", word)] in _MULTIPLIERS]
         ends = rf"(?![^\W\d_])|(?:{'|'.join(word for word in scales if word in unspaced) or '(?!)'})(?![{_METRIC}])"
         words = "|".join(word for word in scales if word in spaced) or "(?!)"
@@ -71,7 +72,9 @@ _lexicon = functools.cache(_Lexicon)
 
 
 def _compose(values: Sequence[int]) -> int:
-    """The number that number words in a row name: [2, 100, 5, 1000] is 205,000 and [3, 10, 5] (三十五) is 35."""
+    """The number that number words in a row name: [2, 100, 5, 1000] is 205,000, [3, 10, 5] (三十五) 35 and [1, 9, 4, 9] 1949."""
+    if max(values) < 10:
+        return int("".join(map(str, values)))
     total = section = digit = 0
     for value in values:
         if value in _MULTIPLIERS and value > 100:
@@ -90,12 +93,13 @@ def _word_values(text: str, language: str) -> Iterator[int]:
     lexicon = _lexicon(language)
     row: list[int] = []
     end = 0
-    for match in lexicon.found.finditer(text):
-        value = lexicon.value.get(match[0].lower())
+    values = lexicon.value
+    for match in lexicon.found.finditer(text.lower()):
+        value = values.get(match[0])
         if value is None:
             continue
         yield value
-        if row and not _BETWEEN.fullmatch(text, end, match.start()):
+        if row and not _BETWEEN.fullmatch(match.string, end, match.start()):
             if len(row) > 1:
                 yield _compose(row)
             row = []
@@ -146,6 +150,7 @@ def read_numbers(text: str, language: str) -> Numbers:
     """
     if not text.isascii():
         text = _FOREIGN_DIGIT.sub(lambda match: str(unicodedata.decimal(match[0])), text)
+        text = _CENTURY.sub("", text)
         text = _FRACTION.sub(lambda match: f" {unicodedata.normalize('NFKC', match[0])}", text)
     words = {*_word_values(text, language), *(_roman(match[1]) for match in _ROMAN.finditer(text))}
     return Numbers(tuple(_written(text, _lexicon(language))), frozenset(words))

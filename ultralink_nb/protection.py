@@ -36,7 +36,7 @@ _KINDS = ("code", "inline_code", "latex", "url", "placeholder", "final_answer")
 _SIGNS = re.compile(r"[`~$\\{%<#]|https?:")  # a text without any of these holds none of the spans above
 _TABLE_LINE = re.compile(r"^[ \t]*\|.*\|[ \t]*$", re.MULTILINE)
 _CELL = re.compile(r"[^|\n]*[^\W\d_][^|\n]*")  # with a letter
-_NUMBER = re.compile(r"(?<!\w)[0-9]+(?:[.,:/\u00a0\u202f][0-9]+)*")
+_NUMBER = re.compile(r"[^\W_]*[0-9]\w*(?:[.,:/\u00a0\u202f][0-9]+)*")  # 1,250.5; 3x, A2 and mp3 too
 
 class LostPlaceholder(ValueError):
     """A completion in which some placeholders are missing, repeated or unknown."""

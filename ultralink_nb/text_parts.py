@@ -11,8 +11,12 @@ from ultralink_nb.numerals import Numbers, read_numbers
 from ultralink_nb.protection import Span, protected_spans
 
 WORD = re.compile(r"[一-鿿]|[^\W\d_一-鿿]+")
+WORD_OR_SIGN = re.compile(rf"{WORD.pattern}|[(){{}}\[\]=;|<>]")
+SEEN = 200  # words of a text by which its language is judged
 CJK = re.compile(r"[一-鿿]")
-_END = re.compile(r"[.!?…]+[\"'»”’)\]]*(?=\s|$)|[。！？]+[”’」』）]*|\n\s*\n|$")
+_END = re.compile(  # of a sentence, also where a line break was lost behind it: "dates.Return"
+    r"[.!?…]+[\"'»”’)\]]*(?=\s|$)|(?<=[^\W\d_A-Z])[.!?:](?=[A-ZÀ-ÝА-Я¿¡])|[。！？]+[”’」』）]*|\n\s*\n|$"
+)
 _COMMENT_LINE = re.compile(r"^[ \t]*(?:#(?!include|!)|//|--[ \t]).*\n?", re.MULTILINE)
 
 
@@ -49,8 +53,8 @@ class Text:
 
     @cached_property
     def plain(self) -> list[str]:
-        """The words that begin with no capital letter, so that names are left out."""
-        return [word for word in self.words if not word[0].isupper()]
+        """Of the first `SEEN` words those without a capital letter, so that names are left out: they tell the language."""
+        return [word for word in self.words[:SEEN] if not word[0].isupper()]
 
     @cached_property
     def letters(self) -> int:
@@ -60,7 +64,7 @@ class Text:
     def script(self) -> str:
         """The script of most plain letters, by the first word of their Unicode names: LATIN, CYRILLIC, CJK; else empty."""
         count: Counter[str] = Counter()
-        for word in self.plain:
+        for word in self.plain[:80]:
             count[_script(word[0])] += len(word)
         return max(count, key=count.__getitem__, default="")
 

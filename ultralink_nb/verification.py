@@ -19,7 +19,7 @@ from ultralink_nb.languages import detect_language, get_language
 from ultralink_nb.numerals import compare_numbers, spoken
 from ultralink_nb.processes import in_order
 from ultralink_nb.records import rejected
-from ultralink_nb.text_parts import CJK, Text, common_words, same_code, without_comment_lines
+from ultralink_nb.text_parts import CJK, WORD_OR_SIGN, Text, common_words, same_code, without_comment_lines
 
 STAGE = "verification"
 GATES = ("structure", "final_answer", "code", "latex", "placeholders", "numbers", "language", "untranslated", "sentences",
@@ -115,8 +115,10 @@ def check_language(ours: Text, theirs: Text) -> Iterator[Refusal]:
     """
     if ours.language == theirs.language:
         return
-    letters = sum(3 if CJK.match(word) else len(word) for word in theirs.plain)
-    if letters < JUDGED_LETTERS or theirs.script != ours.script:
+    if theirs.script != ours.script:
+        return
+    letters = sum(map(len, theirs.plain)) * (3 if theirs.script == "CJK" else 1)
+    if letters < JUDGED_LETTERS:
         return
     source, target = common_words(ours.language), common_words(theirs.language)
     if source and sum(word in target for word in theirs.plain) >= 3 + 3 * sum(word in source - target for word in theirs.plain):
@@ -129,10 +131,13 @@ def check_language(ours: Text, theirs: Text) -> Iterator[Refusal]:
 def check_untranslated(ours: Text, theirs: Text) -> Iterator[Refusal]:
     """No run of eight words of the original, and no quarter of its words in runs of three, stands unchanged in the translation.
 
-    A run of names or single letters most of which are no plain words does not count.
+    A run counts where half of it is plain words, which names and single letters are not (two, if it is half of the original).
     """
     source = [word.lower() for word in ours.words]
     known = set(source)
+    if len(known.intersection(map(str.lower, theirs.words))) < 3:
+        return
+    grammar = common_words(ours.language)
     text = ""
     total = longest = 0
     worst: list[str] = []
@@ -143,15 +148,15 @@ def check_untranslated(ours: Text, theirs: Text) -> Iterator[Refusal]:
         while len(run) >= 3:
             size = next((size for size in range(len(run), 2, -1) if f" {' '.join(run[:size]).lower()} " in text), 0)
             part = run[: size or 1]
-            plain = sum(word.islower() and len(word) > 2 or bool(CJK.match(word)) for word in part)
-            if size and plain > size // 2:
+            plain = sum(word.islower() and (len(word) > 1 or word in grammar) or bool(CJK.match(word)) for word in part)
+            if size and plain >= (2 if 2 * size >= len(source) else max(2, size / 2)):
                 total += size
                 if size > longest:
                     longest, worst = size, part
             run = run[len(part) :]
 
     run: list[str] = []
-    for word in theirs.words:
+    for word in WORD_OR_SIGN.findall(theirs.prose):  # signs of code and tables end a run: identifiers are no text
         if word.lower() in known:
             run.append(word)
         elif run:
