@@ -165,7 +165,8 @@ def check_untranslated(ours: Text, theirs: Text) -> Iterator[Refusal]:
             run = []
     if len(run) >= 3:
         close(run)
-    if longest >= SHARED_WORDS or total and total >= LEFT_SHARE * len(source):
+    share = LEFT_SHARE if total > 3 else 0.4  # three words alone may be an identifier or a title
+    if longest >= SHARED_WORDS or total and total >= share * len(source):
         yield Refusal("untranslated", f"left as it was: {_clip(' '.join(worst))!r}")
 
 
