@@ -1,7 +1,7 @@
 """A model at an OpenAI-compatible endpoint: vLLM, llama.cpp, Ollama, a hosted service.
 
-Spoken with aiohttp and not with openai's client: that takes ten times the processor time a request, gives up where a server
-asks for a pause above two minutes, and lets each request find out alone that the server is overloaded or away.
+Spoken with aiohttp and not with openai's client: that takes about eight times the processor time for a request, gives up where
+a server asks for a pause above two minutes, and lets each request find out alone that the server is overloaded or away.
 """
 
 import asyncio
