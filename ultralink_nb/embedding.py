@@ -146,7 +146,8 @@ def _fill(
     with (
         ThreadPoolExecutor(encoder.workers) as pool,
         threadpool_limits(1 if encoder.workers > 1 else None, user_api="blas"),
-        tqdm(total=lengths.sum(), desc=f"encoding with {encoder.name}", unit="token", unit_scale=True, disable=None) as bar,
+        tqdm(total=lengths.sum(), desc=f"encoding with {encoder.name}", unit="token", unit_scale=True,
+             disable=None if len(rows) > 500 else True) as bar,
     ):
         try:
             for batch, vectors in zip(batches, pool.map(encoded, batches), strict=True):
