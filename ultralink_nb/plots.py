@@ -131,7 +131,8 @@ def bars(table: pd.DataFrame, x: str, y: str, hue: str | None = None, title: str
     if pd.api.types.is_integer_dtype(table[y]):
         ax.yaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
     ax.set(title=title, xlabel=xlabel or x, ylabel=ylabel or y)
-    if max((len(label.get_text()) for label in ax.get_xticklabels()), default=0) > 14:
+    lengths = [len(label.get_text()) for label in ax.get_xticklabels()]
+    if max(lengths, default=0) > 14 or max(lengths, default=0) * len(lengths) > 80:
         plt.setp(ax.get_xticklabels(), rotation=25, ha="right")
     ax.margins(y=0.12)
     if hue:
