@@ -4,8 +4,10 @@ import json
 import pytest
 
 from ultralink_nb.chat import ChatError, Completion, open_chat_model
+from ultralink_nb.culture import BadCulture
 from ultralink_nb.layouts import EMBEDDED, read_sft
-from ultralink_nb.sifting import CRITERIA, UnreadableVerdict, criteria_for, read_verdict, sift
+from ultralink_nb.sifting import CRITERIA, UnreadableVerdict, criteria_for, read_verdict, sift, verdict_schema
+from ultralink_nb.structured import checked_json
 
 
 def verdict(**scores) -> dict:
@@ -117,3 +119,50 @@ def test_the_recorded_verdicts_of_the_embedded_sample():
     assert len(passed) + len(refused) == len(samples) and len(refused) >= 7
     assert all(row["gate"].startswith("sift:") and "not in the sample" not in row["reason"] for row in refused)
     assert {row["id"] for row in verdicts} == {row["id"] for row in samples}
+
+
+def test_a_rule_refuses_a_chat_without_a_call():
+    judge = Judge(json.dumps(verdict()))
+    bound = sample(1, text="Is it rude to tip less than $5?")
+    passed, (refused,), verdicts = run([sample(0), bound, {**bound, "id": "m", "kind": "math"}], judge)
+    assert [row["id"] for row in passed] == ["chats-0", "m"] and len(judge.requests) == 2
+    assert refused["gate"] == "sift:conventions" and "“$5” (rule price, no model asked)" in refused["reason"]
+    assert [row for row in verdicts if row["by"] == "rule"] == [
+        {"id": "chats-1", "kind": "chat_agnostic", "criterion": "conventions", "score": 5, "evidence": "$5", "by": "rule",
+         "in_sample": True}
+    ]
+    assert len(run([bound], judge, rules=())[0]) == 1
+
+
+def test_the_judge_sees_only_what_the_classifier_is_unsure_about():
+    judge = Judge(json.dumps(verdict()))
+    samples = [sample(number) for number in range(5)]
+    passed, refused, verdicts = run(samples, judge, scores=[0.1, 0.5, 0.9, 0.2, 0.95], band=(0.2, 0.9))
+    assert [request.about["subject"] for request in judge.requests] == ["chats-1", "chats-3"]
+    assert [row["id"] for row in passed] == ["chats-0", "chats-1", "chats-3"]
+    assert [(row["id"], row["gate"]) for row in refused] == [("chats-2", "sift:classifier"), ("chats-4", "sift:classifier")]
+    assert "probability of 0.90, at or above 0.90" in refused[0]["reason"]
+    by_classifier = [(row["id"], row["score"]) for row in verdicts if row["by"] == "classifier"]
+    assert by_classifier == [("chats-0", 0), ("chats-2", 4.5), ("chats-4", 4.75)]
+    assert run(samples, Judge(ChatError("gone", "connection")), scores=[0] * 5, band=(0.2, 0.9))[0] == samples  # no call at all
+    with pytest.raises(BadCulture, match="2 scores do not fit 5 samples"):
+        run(samples, judge, scores=[0, 1])
+
+
+def test_the_request_holds_the_model_to_a_verdict():
+    judge = Judge(json.dumps(verdict()))
+    run([sample(0), sample(1, "math")], judge)
+    assert [request.schema for request in judge.requests] == [verdict_schema("chat_agnostic"), verdict_schema("math")]
+    assert "code_or_formulas" not in verdict_schema("math")["required"]
+    assert read_verdict(checked_json(json.dumps(verdict(places=5)), verdict_schema("math")), "math")["places"].score == 5
+    for wrong in ({"places": 0}, {"places": {"score": 6, "evidence": ""}}, {"places": {"score": 1}}):
+        with pytest.raises(ChatError):
+            checked_json(json.dumps({**verdict(), **wrong}), verdict_schema("math"))
+
+
+def test_a_quote_that_the_sample_does_not_hold_is_marked():
+    answer = verdict(places=2, organisations=1)
+    answer["places"]["evidence"], answer["organisations"]["evidence"] = "Air  Scatters", "the BBC"
+    _, _, verdicts = run([sample()], Judge(json.dumps(answer)))
+    marks = {row["criterion"]: row["in_sample"] for row in verdicts}
+    assert marks["places"] and not marks["organisations"] and marks["full_names"]

@@ -133,7 +133,23 @@ PARAMETERS: dict[str, Parameter] = {
     ),
     # 03 language-agnostic data
     "sft_path": Parameter(str, "English SFT data: a file, a folder or a glob; empty: the embedded sample", optional=True),
-    "layout": Parameter(str, "layout of the rows", choices=("auto", "sharegpt", "gsm8k", "alpaca", "messages")),
+    "layout": Parameter(
+        str, "layout of the rows", choices=(
+            "auto", "sharegpt", "messages", "oasst", "ultrachat", "alpaca", "gsm8k", "metamath", "magicoder", "magicoder_evol",
+            "humaneval",
+        ),
+    ),
+    "tree_paths": Parameter(str, "which paths of a tree of messages become samples", choices=("best", "all")),
+    "sift_band": Parameter(
+        list, "[low, high]: only samples that the classifier scores between them are judged; empty: all are", optional=True,
+        items=int | float,
+    ),
+    "culture_path": Parameter(str, "a classifier of your own (JSON); empty: the one shipped for the encoder", optional=True),
+    "recipe": Parameter(str, "whole samples, or pairs of a question in two languages", choices=("translate", "questions")),
+    "translation_quota": Parameter(int, "translations to keep per language; empty: all", optional=True, low=1),
+    "protect_numbers": Parameter(bool, "hold numbers back from the translator"),
+    "translation_context": Parameter(int, "characters of earlier text and its translation that the translator sees", low=0),
+    "check_meaning": Parameter(bool, "compare the meanings of originals and translations, too"),
     "sft_kind": Parameter(str, "kind of the rows where the layout does not tell; empty: by layout", optional=True),
     "sft_license": Parameter(str, "licence of the SFT data, an SPDX identifier; empty: not known", optional=True),
     "max_sft_samples": Parameter(int, "English samples to read per file", optional=True, low=1),
@@ -206,6 +222,8 @@ def check_value(name: str, value: Any) -> Any:
         raise BadParameter("parameter api_key_variable is the NAME of an environment variable, never the key itself")
     if isinstance(value, float) and not math.isfinite(value):
         raise BadParameter(f"parameter {name} must be a finite number, not {value!r}")
+    if name == "sift_band" and value is not None and not (len(value) == 2 and 0 <= value[0] <= value[1] <= 1):
+        raise BadParameter(f"parameter sift_band is two numbers [low, high] with 0 <= low <= high <= 1, not {value!r}")
     if name == "filter_words":
         for code, words in value.items():
             if code not in LANGUAGES or not all(isinstance(word, str) and word.strip() for word in words):
