@@ -5,9 +5,9 @@ placeholders before a message goes to the model and put back afterwards (`protec
 only the prose of its docstring is translated. Comments in code stay in the language they were written in; what becomes of
 names of people is said by the prompt's rules.
 
-A message goes to the model in pieces of whole paragraphs (`paragraphs.py`). With `context`, a piece is the last turn of a conversation in which
-the pieces and messages before it were translated, so that a term that was chosen once is seen again. What came back is judged
-by `verify`, where one is given, and asked again once with the reason.
+A message goes to the model in pieces of whole paragraphs (`paragraphs.py`). With `context`, a piece is the last turn of a
+conversation in which the pieces and messages before it were translated, so that a term that was chosen once is seen again. What
+came back is judged by `verify`, where one is given, and asked again once with the reason.
 """
 
 import re
