@@ -119,6 +119,8 @@ def test_the_band_keeps_the_recall_and_the_precision_that_were_asked():
     assert at["recall"] == pytest.approx((scores[bound] >= low).mean()) and at["saved"] == pytest.approx((scores < low).mean())
     assert found["recall"].is_monotonic_increasing and found["saved"].is_monotonic_decreasing
     assert edges(np.zeros(10), np.arange(10) < 5) == (0.0, 1.0)  # equal scores tell nothing: nobody is refused unseen
+    assert edges(np.arange(30) / 30, np.arange(30) > 20)[1] == 1.0  # nine rows are too few to believe a precision
+    assert band([0.0, 1.0], 0.0, 1.0).all()
     with pytest.raises(BadCulture, match="the band from 0.9 to 0.1"):
         band(scores, 0.9, 0.1)
 

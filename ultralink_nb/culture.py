@@ -28,6 +28,7 @@ from ultralink_nb.sift_rules import FEATURES, features
 RULES_STRENGTH, VECTOR_STRENGTH = 0.01, 1.0  # inverse regularisation of either part
 VECTOR_SHARE = 0.5  # weight of the vector's part where both have the same spread
 RECALL, PRECISION = 0.95, 0.9  # what the two edges of the band are set to
+FEWEST = 20  # rows at or above the upper edge, from which a precision is believed
 FOLDS = 10
 
 
@@ -42,7 +43,7 @@ class Culture:
     encoder: name of the encoder whose vectors it reads, "" for none. weight: one number for each of `features`; vector: one for
     each dimension. fitted_on: what the labels were; rows: how many. low and high: edges of the band in which a judge is needed,
     such that out of fold `RECALL` of the bound rows scored at least low, and `PRECISION` of those at or above high were bound
-    (1 where no edge was that precise).
+    (1, which refuses nobody unseen, where no edge with `FEWEST` rows above it was that precise).
     """
 
     encoder: str
@@ -120,11 +121,14 @@ def score(
 
 
 def band(scores: np.ndarray, low: float, high: float) -> np.ndarray:
-    """(n,) bool: the rows between low and high, which a judge must see. Those below low pass, those at high or above do not."""
-    if not 0 <= low <= high <= 1.0001:
+    """(n,) bool: the rows between low and high, which a judge must see. Those below low pass, those at high or above do not.
+
+    high = 1 refuses nobody unseen. Raises `BadCulture` unless 0 ≤ low ≤ high ≤ 1.
+    """
+    if not 0 <= low <= high <= 1:
         raise BadCulture(f"the band from {low} to {high} is none: 0 ≤ low ≤ high ≤ 1")
     scores = np.asarray(scores)
-    return (scores >= low) & (scores < high)
+    return (scores >= low) & ((scores < high) | (high == 1))
 
 
 def edges(scores: np.ndarray, bound: np.ndarray, recall: float = RECALL, precision: float = PRECISION) -> tuple[float, float]:
@@ -134,7 +138,7 @@ def edges(scores: np.ndarray, bound: np.ndarray, recall: float = RECALL, precisi
     order = np.argsort(-scores, kind="stable")
     precise = np.cumsum(bound[order]) / np.arange(1, len(order) + 1) >= precision
     last = np.append(np.diff(scores[order]) < 0, True)  # the last of equal scores
-    enough = np.flatnonzero(precise & last)
+    enough = np.flatnonzero(precise & last & (np.arange(1, len(order) + 1) >= FEWEST))
     return low, max(low, float(scores[order][enough[-1]])) if len(enough) else 1.0
 
 
