@@ -26,7 +26,6 @@ from ultralink_nb.records import rejected
 STAGE = "translation"
 LONGEST = 800  # tokens of a piece that is translated at once, by cl100k; in other languages the same takes up to twice as many
 # said where a language's prompt file has no `translation.again`
-AGAIN = "That translation cannot be used: {reason}. Write the translation of the same text again, in full, without this fault."
 
 Exchange = tuple[str, str]  # a piece as it was sent, and its translation
 Verify = Callable[..., Sequence[Refusal]]  # `verification.verify`, or anything that is called as it is
@@ -60,7 +59,7 @@ def _recent(before: Sequence[Exchange], most: int) -> list[Exchange]:
 
 def _complaint(answer: str, reason: str, language: str) -> tuple[dict[str, str], ...]:
     """An answer that cannot be used, and what the model is told about it, as two more turns."""
-    request = load_prompts(language)["translation"].get("again", AGAIN).format(reason=reason)
+    request = load_prompts(language)["translation"]["again"].format(reason=reason)
     return {"role": "assistant", "content": answer}, {"role": "user", "content": request}
 
 

@@ -27,6 +27,7 @@ TEXTS: dict[str, set[str]] = {
     "translation.system": set(),
     "translation.translate": {"source_language", "text"},
     "translation.rules": set(),
+    "translation.again": {"reason"},
 }
 SIFTING = {"sifting.system": set(), "sifting.judge": {"sample"}}
 PATTERNS = tuple(f"dialogue.patterns.{name}"
