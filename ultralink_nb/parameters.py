@@ -127,6 +127,8 @@ PARAMETERS: dict[str, Parameter] = {
     "max_question_overlap": Parameter(float, "most overlap of a question with an earlier one", low=0, high=1),
     "max_repetition": Parameter(float, "most of an answer's runs of four words that repeat", low=0, high=1),
     "max_echo": Parameter(int, "longest run of words that a text may share with its prompt", low=1),
+    "min_payload": Parameter(float, "share of an instruction's payload that makes a text obey it", low=0.01, high=1),
+    "grounding_encoder": Parameter(str, "encoder that scores finished dialogues once more; empty: none", optional=True),
     "repeated_question": Parameter(
         float, "how alike two questions of a run are that count as the same; empty: not looked for", optional=True, low=0.05,
         high=1,
