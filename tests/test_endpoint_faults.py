@@ -154,7 +154,7 @@ def go_away(tmp_path, back_after=None, **options):
 
 
 def test_a_server_that_comes_back_is_waited_for(tmp_path):
-    outcome, summary = go_away(tmp_path, back_after=1.5, max_retries=2, patience=20.0)
+    outcome, summary = go_away(tmp_path, back_after=1.5, max_retries=5, patience=20.0)
     assert outcome == (20, {}) and summary["answered"] == 20
 
 

@@ -123,7 +123,7 @@ class EndpointModel:
         async with link.slots:
             retries, since = 0, None
             while True:
-                if not self._out_of_patience(link):
+                if self.patience and not self._out_of_patience(link):
                     await link.pause.wait()
                 taken = await self._within_limits(link, request)
                 sent = time.monotonic()
@@ -132,6 +132,8 @@ class EndpointModel:
                     break
                 except Trouble as trouble:
                     kind, pause, now = trouble.kind, trouble.pause, time.monotonic()
+                    if kind == "again" and trouble.cause == "connection" and link.pause.since is not None:
+                        kind = "away"  # others cannot reach the server either
                     too_long = pause is not None and pause > max(self.patience, LONGEST_PAUSE)
                     if kind == "final" or too_long or kind != "again" and self._out_of_patience(link):
                         raise self._error(trouble) from None
