@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ultralink_nb.choosing import BadChoice, choose, cover_topics, draw, find_topics, specificity, topic_words
+from ultralink_nb.chance import places_in_draw
+from ultralink_nb.choosing import BadChoice, choose, cover_topics, find_topics, specificity, topic_words
 from ultralink_nb.embedding import embed, open_encoder
 from ultralink_nb.vectors import BadVectors
 
@@ -192,7 +193,7 @@ def test_choices_go_by_id_and_seed_and_not_by_row(by, n, seed):
 def test_random_takes_the_lowest_hashes_and_grows_without_change():
     ids = [f"en:{number}" for number in range(200)]
     ten, twenty = (choose(ids, ["en"] * 200, n) for n in (10, 20))
-    assert set(ten) < set(twenty) and set(ten) == set(np.argsort(draw(ids, 1))[:10])
+    assert set(ten) < set(twenty) and set(ten) == set(np.argsort(places_in_draw(ids, 1))[:10])
     assert set(choose(ids, ["en"] * 200, 10, seed=2)) != set(ten)
 
 

@@ -15,7 +15,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +22,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
+from ultralink_nb.chance import places_in_draw
 from ultralink_nb.errors import KitError
 from ultralink_nb.neighbours import search_between
 from ultralink_nb.vectors import BLOCK, Centred, centre, read_rows
@@ -224,12 +224,6 @@ def _lack(bag: _Bag, likeness: np.ndarray) -> float:
     return float(bag.weight @ np.maximum(MATCHED - np.maximum.reduceat(likeness[bag.flat], bag.starts), 0))
 
 
-def draw(ids: Sequence[str], seed: int) -> np.ndarray:
-    """(n,) uint64: each document's place in a random order that depends on its id and the seed alone."""
-    digests = b"".join(blake2b(f"{seed}:{name}".encode(), digest_size=8).digest() for name in ids)
-    return np.frombuffer(digests, dtype=">u8").astype(np.uint64)
-
-
 def find_topics(
     vectors: np.ndarray, languages: Sequence[str], ids: Sequence[str], n_topics: int | None = None, seed: int = 1,
     most_rows: int = 100_000,
@@ -237,14 +231,14 @@ def find_topics(
     """Topic of each document, (n,) int32, from 0, the largest, on: k-means over the centred vectors of all languages together.
 
     n_topics: at most so many; None: the root of half the documents, at most 50. The clusters are found on the first `most_rows`
-    in the order of `draw`, so that neither the order of rows nor their number beyond that matters to time and memory.
+    in the order of `places_in_draw`, so that neither the order of rows nor their number beyond that matters to time and memory.
     """
     from sklearn.cluster import MiniBatchKMeans
 
     centred = centre(vectors, languages)
     if not len(centred):
         return np.zeros(0, np.int32)
-    order = np.argsort(draw(ids, seed), kind="stable")[:most_rows]
+    order = np.argsort(places_in_draw(ids, seed), kind="stable")[:most_rows]
     n_topics = min(n_topics or min(50, math.ceil((len(centred) / 2) ** 0.5)), len(order))
     model = MiniBatchKMeans(n_topics, random_state=seed, n_init=3, batch_size=4096).fit(read_rows(centred.vectors, order))
     labels = np.concatenate([model.predict(read_rows(centred.vectors, slice(start, start + BLOCK)))
@@ -292,10 +286,10 @@ def choose(
 
     n_per_language: one number for all, or {language: number}, 0 for a language that is not named. by:
 
-    - `random`: the documents first in the order of `draw`.
+    - `random`: the documents first in the order of `places_in_draw`.
     - `topics`: topics (n,) as from `find_topics` are covered. The next place goes to the topic with the least places by its
       weight, its root of documents (`sqrt`) or 1 (`equal`): every topic gets one first (Adams' method of apportionment). Within
-      a topic `draw` decides.
+      a topic `places_in_draw` decides.
     - `specific`: those with the highest scores (n,) as from `specificity`, but not more than `max_topic_share` of the places to
       a topic (rounded up; topics None: without limit), so that they are not a thousand villages. Where that leaves places, the
       next highest scores of any topic fill them.
@@ -312,7 +306,7 @@ def choose(
     for name, column in (("languages", languages), ("topics", topics), ("scores", scores)):
         if column is not None and len(column) != n:
             raise BadChoice(f"{len(column):,} {name} for {n:,} ids")
-    place, chosen = draw(ids, seed), []
+    place, chosen = places_in_draw(ids, seed), []
     for language in sorted(set(languages)):
         rows = np.flatnonzero(languages == language)
         places = n_per_language.get(language, 0) if isinstance(n_per_language, Mapping) else n_per_language

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ultralink_nb import minhash
-from ultralink_nb.gates import place_in_draw
+from ultralink_nb.chance import places_in_draw
 from ultralink_nb.refining import SKETCH
 
 
@@ -43,7 +43,7 @@ def draw(files: Sequence[Path], language: str, limit: int | None, near_duplicate
         if one in seen and code == language:
             reasons[row] = f"a page with the id {one.partition(':')[2]} was read before"
         seen.add(one)
-    order = np.argsort(np.array([place_in_draw(one, seed) for one in ids], np.uint64), kind="stable")
+    order = np.argsort(places_in_draw(ids, seed), kind="stable")
     order = order[np.array(table["language"].to_pylist())[order] == language]
 
     def left() -> np.ndarray:

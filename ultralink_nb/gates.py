@@ -10,11 +10,11 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from hashlib import blake2b
 from itertools import islice
 
 import numpy as np
 
+from ultralink_nb.chance import place_in_draw
 from ultralink_nb.corpora import Article, Bad
 from ultralink_nb.dumps import Damage, Page
 from ultralink_nb.languages import detect_language, get_language
@@ -107,11 +107,6 @@ def title_gate(title: str, language: str) -> tuple[str, str] | None:
 def _disambiguation_template(language: str) -> re.Pattern:
     names = "|".join(re.escape(name).replace(r"\ ", "[ _]") for name in get_language(language).disambiguation_templates)
     return re.compile(rf"\{{\{{\s*({names}|[\w ]+ disambiguation(?: page)?)\s*(?:\||\}}\}})|__DISAMBIG__", re.I)
-
-
-def place_in_draw(document_id: str, seed: int) -> int:
-    """A document's place, 64 bits, in the random order from which the first `max_documents` are drawn."""
-    return int.from_bytes(blake2b(f"{seed}:{document_id}".encode(), digest_size=8).digest(), "big")
 
 
 @dataclass

@@ -4,11 +4,11 @@ Each recipe takes samples and gives samples, so that `translation.translate`, `v
 on what it makes.
 """
 
-import hashlib
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ultralink_nb.chance import place_in_draw
 from ultralink_nb.errors import KitError
 from ultralink_nb.languages import get_language
 
@@ -80,7 +80,7 @@ def reservoir(rows: Iterable[Mapping[str, Any]], quotas: Mapping[str, int], seed
     for number, row in enumerate(rows):
         quota = quotas.get(row["language"])
         kept = held.setdefault(row["language"], [])
-        key = 0 if quota is None else int.from_bytes(hashlib.blake2b(f"{seed}:{row['id']}".encode(), digest_size=8).digest())
+        key = 0 if quota is None else place_in_draw(row["id"], seed)
         entry = (-key, -number, row)  # a heap gives its least first: the greatest key, the latest row
         if quota is None or len(kept) < quota:
             heapq.heappush(kept, entry)

@@ -20,8 +20,9 @@ from tqdm.auto import tqdm
 
 from ultralink_nb import corpora, corpus_rows, dump_files, dumps, languages, minhash, wikibrackets, wikitemplates, wikitext
 from ultralink_nb import gates as gates_module
+from ultralink_nb.chance import place_in_draw
 from ultralink_nb.corpora import HubName
-from ultralink_nb.gates import Gates, place_in_draw, refine
+from ultralink_nb.gates import Gates, refine
 from ultralink_nb.processes import in_order
 from ultralink_nb.records import DOCUMENTS, REJECTED, atomic_path, write_table
 
