@@ -10,6 +10,7 @@ answer counts when it is committed. `thread pool` is what the paper's scripts do
 
 import argparse
 import asyncio
+import importlib.util
 import resource
 import subprocess
 import sys
@@ -164,11 +165,14 @@ def main() -> None:
         return
     print(f"{options.in_flight} requests in flight; processor times are the client's\n")
     print(f"{'endpoint answers after':<23} {'client':<30} {'requests/s':>10} {'of ideal':>9} {'ms CPU each':>12} {'peak MiB':>9}")
+    clients = [client for client in CLIENTS if "openai" not in client or importlib.util.find_spec("openai")]
+    if absent := sorted(set(CLIENTS) - set(clients)):
+        print(f"absent: {', '.join(absent)}; pip install -e '.[bench]' brings them")
     for delay in (options.delay, 0.0):
         ideal = options.in_flight / delay if delay else None
         requests = int(options.seconds * ideal) if ideal else options.ceiling_requests
         with serving(delay) as url:
-            for client in CLIENTS:
+            for client in clients:
                 rate, worked, peak = in_fresh_process(measure, client, url, requests, options.in_flight)
                 share = f"{rate / ideal:.1%}" if ideal else ""
                 print(f"{1000 * delay:>20g} ms {client:<30} {rate:>10,.0f} {share:>9} {worked:>12.2f} {peak:>9,.0f}", flush=True)
