@@ -24,8 +24,11 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
 
+# Opens the first notebook. Jupyter makes a new token for each start; the browser's link holds it. jupyter/labconfig/ turns off
+# JupyterLab's question about news, and with it any request to a web site; a setting of your own still goes before it.
 lab: setup
-	$(BIN)/jupyter lab --ip=127.0.0.1 $(LAB_ARGS) notebooks/01_knowledge_grounding.ipynb
+	JUPYTER_CONFIG_PATH="$(CURDIR)/jupyter$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH}" \
+	$(BIN)/jupyter lab --ip=127.0.0.1 --ServerApp.root_dir=. $(LAB_ARGS) $(firstword $(sort $(wildcard notebooks/*.ipynb)))
 
 # DATA: a folder of labelled sets, see benchmarks/fit_calibration.py
 bench: setup
