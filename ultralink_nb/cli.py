@@ -9,12 +9,17 @@ from typing import Annotated
 
 import typer
 
-from ultralink_nb import costs, outcome, runs
+from ultralink_nb import costs, outcome, run_lists, runs
 from ultralink_nb import report as reports
 from ultralink_nb.ledger import Ledger, LedgerError, open_ledger
 from ultralink_nb.parameters import BadParameter
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, help=__doc__)
+
+
+def _run_names(incomplete: str) -> list[str]:
+    """Runs whose names begin so, for the shell's completion."""
+    return sorted(path.parent.name for path in runs.RUNS.glob(f"{incomplete}*/manifest.json"))
 
 
 def _stop(message: str, code: int) -> None:
@@ -51,9 +56,104 @@ def run(
     print(f"run {name}: {len(manifest['notebooks'])} notebooks ok, {seconds:.0f} s, at most {peak:,.0f} MiB; open {path}")
 
 
+_JSON = typer.Option("--json", help="print JSON for a program instead of a table")
+
+
+@app.command("list")
+def list_all(json_output: Annotated[bool, _JSON] = False) -> None:
+    """All runs: how they stand, when they started, how long they took, what they take on disk.
+
+    The latest run comes last. `ok`, `failed` and `running` speak for themselves;
+    `interrupted` was killed, and resumes when the same `run` command is given
+    again. To be rid of a run, delete papermill_runs/RUN and figures/RUN.
+
+    Examples:
+
+    ultralink-nb list
+
+    ultralink-nb list --json | jq '.[] | select(.status == "failed") | .run'
+    """
+    rows = run_lists.list_runs()
+    if json_output:
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
+    else:
+        print(run_lists.list_text(rows) or "no runs yet: ultralink-nb run demo makes the first")
+
+
 @app.command()
-def report(name: Annotated[str, typer.Argument(help="the run's name")]) -> None:
-    """Write a run's report.html again."""
+def status(
+    name: Annotated[str, typer.Argument(metavar="RUN", help="the run's name", autocompletion=_run_names)],
+    json_output: Annotated[bool, _JSON] = False,
+) -> None:
+    """How one run stands, notebook by notebook, and what to do next.
+
+    Of each notebook: seconds, peak memory, files written, its error; of the one
+    that is executed right now, the cell it has come to. Exit code 0 whatever the
+    run's status, 2 if there is no such run.
+
+    Examples:
+
+    ultralink-nb status demo
+
+    watch -n 5 ultralink-nb status demo
+
+    ultralink-nb status demo --json | jq -r .status
+    """
+    try:
+        found = run_lists.status_of(runs.RUNS / name)
+    except runs.RunError as error:
+        _stop(str(error), error.code)
+    print(json.dumps(found, indent=1, ensure_ascii=False) if json_output else run_lists.status_text(found))
+
+
+@app.command()
+def compare(
+    names: Annotated[list[str], typer.Argument(metavar="RUN RUN...", help="two runs or more", autocompletion=_run_names)],
+    target: Annotated[Path | None, typer.Option("--to", help="folder of the comparison; by default in papermill_runs/compared/")]
+    = None,
+) -> None:
+    """Runs side by side: the parameters in which they differ, and what came of it.
+
+    Prints a table with one row a run: rows, pairs from the threshold on, groups,
+    kept and dropped rows, kept rows of each language, seconds; and, for runs with
+    the parameter truth_column, how many drops were right (precision) and how many
+    repetitions were found (recall). The same goes to comparison.csv and to
+    comparison.html with a figure, which is there as PNG and SVG, too.
+
+    Examples:
+
+    ultralink-nb run demo --run strict -p threshold=0.8
+
+    ultralink-nb compare demo strict
+
+    ultralink-nb compare demo strict --to papermill_runs/compared/thresholds
+    """
+    from ultralink_nb import compare as comparing
+
+    folders = [runs.RUNS / name for name in names]
+    target = target or runs.RUNS / "compared" / "_".join(names)[:120]
+    try:
+        table = comparing.compare_runs(folders)
+        paths = comparing.write_comparison(folders, target)
+    except runs.RunError as error:
+        _stop(str(error), error.code)
+    except OSError as error:
+        _stop(f"{target} cannot be written: {error.strerror}", 1)
+    print(run_lists.columns(comparing.readable(table).to_dict("records")))
+    print(f"in {target}: {', '.join(path.name for path in paths)}")
+
+
+@app.command()
+def report(name: Annotated[str, typer.Argument(metavar="RUN", help="the run's name", autocompletion=_run_names)]) -> None:
+    """Write a run's page again: report.html, one file with everything that it shows.
+
+    Every table and figure of its notebooks, with contents, parameters, inputs and
+    versions; pictures are inside the file, so that it can be sent alone. `run`
+    writes it, too; after plain papermill or a crash it is written here. A run
+    that failed or is in progress gets a page of what there is.
+
+    Example: ultralink-nb report demo
+    """
     try:
         print(reports.write_report(runs.RUNS / name))
     except runs.RunError as error:
@@ -61,11 +161,52 @@ def report(name: Annotated[str, typer.Argument(help="the run's name")]) -> None:
 
 
 @app.command()
+def doctor(
+    profile: Annotated[str, typer.Argument(help="the profile whose models and inputs are looked for")] = "demo",
+    json_output: Annotated[bool, _JSON] = False,
+) -> None:
+    """Is this machine ready? Python, packages, GPU, models, sandbox, disk, fonts, rights.
+
+    Each finding is `ok`, a `note` (the kit does without it) or a `problem`, with
+    advice. No key is ever shown, only whether its variable is set. Exit code 0
+    without a problem, 1 with one, 2 for a profile that does not hold.
+
+    Examples:
+
+    ultralink-nb doctor
+
+    ultralink-nb doctor wiki
+
+    ultralink-nb doctor --json | jq '.[] | select(.level != "ok")'
+    """
+    from ultralink_nb import doctor as doctors
+
+    try:
+        findings = doctors.examine(profile)
+    except BadParameter as error:
+        _stop(str(error), 2)
+    print(doctors.as_json(findings) if json_output else doctors.as_text(findings))
+    if any(finding.level == "problem" for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
 def undo(
-    name: Annotated[str, typer.Argument(help="the run's name")],
+    name: Annotated[str, typer.Argument(metavar="RUN", help="the run's name", autocompletion=_run_names)],
     ids: Annotated[list[str] | None, typer.Argument(help="ids to take back; none: every dropped row")] = None,
 ) -> None:
-    """Take dropped rows back into a run's kept.parquet, at their old places."""
+    """Take dropped rows back into a run's kept.parquet, at their old places.
+
+    What pruning dropped lies whole in dropped.parquet, so that nothing is lost.
+    Notebook 06 makes the release anew from what is kept then; notebook 05, run
+    again, prunes again.
+
+    Examples:
+
+    ultralink-nb undo demo
+
+    ultralink-nb undo demo zh-0012 fr-0007
+    """
     try:
         print(f"{outcome.undo(runs.RUNS / name / 'data', ids or None):,} rows taken back")
     except outcome.BadOutcome as error:
