@@ -1,6 +1,8 @@
 """Fixtures: the repository's root, a workspace of its own for each test, public data where a variable names it."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,21 @@ def make_workspace(folder: Path) -> Path:
     """A folder in which the kit's commands work: the real notebooks, but runs and figures of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "notebooks").symlink_to(ROOT / "notebooks")
+    return folder
+
+
+def command(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`python -m words` in a folder, without a network and with further variables of environment."""
+    return subprocess.run([sys.executable, "-m", *words], cwd=cwd, capture_output=True, text=True,
+                          env={**os.environ, "HF_HUB_OFFLINE": "1", **environment})
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory) -> Path:
+    """A workspace in which the demo has run; a key is planted in the environment to see where it turns up."""
+    folder = make_workspace(tmp_path_factory.mktemp("demo") / "workspace")
+    result = command("ultralink_nb.cli", "run", "demo", cwd=folder, OPENAI_API_KEY="planted-key-8f3a")
+    assert result.returncode == 0, result.stdout + result.stderr
     return folder
 
 

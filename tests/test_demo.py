@@ -1,34 +1,17 @@
 """The main job, end to end: what `make run` does, on the embedded sample, in a folder of its own."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import make_workspace
+from tests.conftest import command
 from ultralink_nb import records
 
 SIX = ["01_knowledge_grounding", "02_dialogue_generation", "03_language_agnostic_data", "04_redundancy_analysis", "05_pruning",
        "06_dataset_release"]
-
-
-def command(*words, cwd, **environment):
-    return subprocess.run([sys.executable, "-m", *words], cwd=cwd, capture_output=True, text=True,
-                          env={**os.environ, "HF_HUB_OFFLINE": "1", **environment})
-
-
-@pytest.fixture(scope="session")
-def demo(tmp_path_factory) -> Path:
-    """A workspace in which the demo has run; a key is planted in the environment to see where it turns up."""
-    folder = make_workspace(tmp_path_factory.mktemp("demo") / "workspace")
-    result = command("ultralink_nb.cli", "run", "demo", cwd=folder, OPENAI_API_KEY="planted-key-8f3a")
-    assert result.returncode == 0, result.stdout + result.stderr
-    return folder
 
 
 def test_six_notebooks_are_ok_in_the_manifest(demo):
