@@ -189,7 +189,8 @@ def _truth_finding(table: pd.DataFrame, names: Sequence[str], axis: str) -> str:
     if together.isna().all():
         return "No drop was right"
     if together.nunique() == 1:
-        return f"Precision ({table['precision'].max():.2f}) and recall ({table['recall'].max():.2f})\nof the drops are the same in all"
+        return (f"Precision ({table['precision'].max():.2f}) and recall ({table['recall'].max():.2f})\n"
+                "of the drops are the same in all")
     best, word = int(together.idxmax()), axis.replace("_", " ")
     return (f"{word} {names[best]} serves precision ({table['precision'][best]:.2f}) and\n"
             f"recall ({table['recall'][best]:.2f}) of the drops best together")

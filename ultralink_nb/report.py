@@ -27,7 +27,7 @@ img { max-width: 100%; margin: 1rem 0 } pre { background: #f7f7f7; padding: .5re
 .ok { color: #007a5a } .failed, .interrupted { color: #b33c00 } caption { font-weight: bold; text-align: left }
 code { overflow-wrap: anywhere } nav ul { list-style: none; padding-left: 1rem; margin: .25rem 0 }
 @media (min-width: 96rem) { nav { position: fixed; top: 2rem; bottom: 2rem; left: 1rem; width: 16rem; overflow-y: auto;
-  font-size: 13px } body { margin-left: 19rem } }
+  font-size: 13px } body:has(nav) { margin-left: 19rem } }
 @media print { nav { display: none } }
 """
 _PAGE = Environment(autoescape=True).from_string("""<!doctype html>
@@ -36,10 +36,12 @@ _PAGE = Environment(autoescape=True).from_string("""<!doctype html>
 <style>{{ style|safe }}</style></head><body>
 <h1>Run {{ manifest.run }}</h1>
 <p>Profile {{ manifest.profile }}, started {{ manifest.started }}{% if manifest.finished %}, finished {{ manifest.finished }}
-{% endif %}, status <b class="{{ manifest.status }}">{{ manifest.status }}</b>{% if manifest.git_commit %}, commit
+{%- endif %}, status <b class="{{ manifest.status }}">{{ manifest.status }}</b>
+{%- if manifest.git_commit %}, commit
 <code>{{ manifest.git_commit }}</code>{% endif %}.</p>
 <table><thead><tr><th>notebook</th><th>status</th><th>seconds</th><th>peak memory, MiB</th></tr></thead><tbody>
-{% for entry in entries %}<tr><td><a href="#{{ entry.notebook }}">{{ entry.notebook }}</a></td>
+{% for entry in entries %}<tr><td>{% if entry.shown %}<a href="#{{ entry.notebook }}">{{ entry.notebook }}</a>
+{%- else %}{{ entry.notebook }}{% endif %}</td>
 <td class="{{ entry.status }}">{{ entry.status }}{% if entry.error %}: {{ entry.error }}{% endif %}</td>
 <td>{{ entry.seconds }}</td><td>{{ entry.peak_memory_mib }}</td></tr>{% endfor %}</tbody></table>
 <nav><b>Contents</b><ul>
@@ -80,7 +82,8 @@ def write_report(folder: Path) -> Path:
     if "run" not in manifest:
         raise RunError(f"{folder} has no manifest.json: it is not a run", 2)
     books = [_book(folder / entry["notebook"]) for entry in manifest["notebooks"] if (folder / entry["notebook"]).is_file()]
-    entries = [{**entry, "files": [_file(folder, name, size) for name, size in entry.get("outputs", {}).items()]}
+    entries = [{**entry, "shown": (folder / entry["notebook"]).is_file(),
+                "files": [_file(folder, name, size) for name, size in entry.get("outputs", {}).items()]}
                for entry in manifest["notebooks"]]
     meanings = {name: parameter.help for name, parameter in PARAMETERS.items()}
     path = folder / "report.html"

@@ -92,7 +92,7 @@ def _notebook(folder: Path, entry: Mapping[str, Any], run_status: str) -> dict[s
         "notebook": entry["notebook"], "status": run_status if running else status, "seconds": seconds,
         "peak_memory_mib": entry.get("peak_memory_mib"), "outputs": len(entry.get("outputs", {})),
         "bytes": sum(entry.get("outputs", {}).values()), "error": entry.get("error"),
-        "cells": _cells(folder / entry["notebook"]) if running else None,
+        "cells": _cells(folder / entry["notebook"]) if running else None, "why": entry.get("why", []),
     }
 
 
@@ -180,6 +180,6 @@ def status_text(status: Mapping[str, Any]) -> str:
         "seconds": None if entry["seconds"] is None else round(entry["seconds"]),
         "MiB": None if entry["peak_memory_mib"] is None else round(entry["peak_memory_mib"]),
         "files": entry["outputs"], "size": readable_size(entry["bytes"]).rjust(7),
-        "note": entry["error"] or (f"cell {entry['cells']}" if entry["cells"] else ""),
+        "note": entry["error"] or (f"{entry['cells']} cells" if entry["cells"] else "; ".join(entry["why"])),
     } for entry in status["notebooks"]])
     return "\n".join(part for part in (head, table, f"next: {status['next']}") if part)
