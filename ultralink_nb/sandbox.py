@@ -62,6 +62,9 @@ class Limits:
     output_kb: int = 64
 
 
+DEFAULT = Limits()
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of a program. ending: `passed` (it ran to its end without an exception), `failed`, `timeout` or `output`
@@ -223,7 +226,7 @@ def sandbox_mode() -> str:
             "namespace": "bubblewrap in a user namespace"}[_mode()]
 
 
-def run_program(program: str, limits: Limits = Limits(), tag: str = "ultralink-sandbox") -> Outcome:
+def run_program(program: str, limits: Limits = DEFAULT, tag: str = "ultralink-sandbox") -> Outcome:
     """Run a Python program (standard library only) to its end or its limits.
 
     tag: a word in the processes' command lines, to find them by. Raises `SandboxUnavailable`, never runs outside a sandbox.
@@ -231,7 +234,7 @@ def run_program(program: str, limits: Limits = Limits(), tag: str = "ultralink-s
     return _run(program, limits, _user(_mode()), tag)
 
 
-def run_programs(programs: Iterable[str], limits: Limits = Limits(), concurrency: int | None = None) -> list[Outcome]:
+def run_programs(programs: Iterable[str], limits: Limits = DEFAULT, concurrency: int | None = None) -> list[Outcome]:
     """The outcomes of programs in their order, `concurrency` of them at once (None: one for each core)."""
     _mode()
     with ThreadPoolExecutor(concurrency or os.cpu_count() or 1) as pool:
