@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ultralink_nb import costs, outcome, run_lists, runs
-from ultralink_nb import report as reports
+from ultralink_nb import costs, outcome, run_command, run_lists, runs
 from ultralink_nb.ledger import Ledger, LedgerError, open_ledger
 from ultralink_nb.parameters import BadParameter
 
@@ -27,35 +26,7 @@ def _stop(message: str, code: int) -> None:
     raise typer.Exit(code)
 
 
-@app.command()
-def run(
-    profile: Annotated[str, typer.Argument(help="a name in notebooks/profiles/, or a YAML file of parameters")] = "demo",
-    name: Annotated[str | None, typer.Option("--run", help="the run's name; by default the profile's")] = None,
-    parameter: Annotated[list[str] | None, typer.Option("-p", help="name=value, over the profile; may be given often")] = None,
-    force: Annotated[bool, typer.Option(help="run every notebook, also those that are up to date")] = False,
-) -> None:
-    """Run all notebooks in order, resume where an earlier run stopped, and write the manifest and the report."""
-    changes = {}
-    try:
-        for item in parameter or []:
-            key, separator, value = item.partition("=")
-            if not separator:
-                _stop(f"-p takes name=value, not {item!r}", 2)
-            changes[key.strip()] = runs.parse_value(value)
-        name = name or runs.Path(profile).stem
-        manifest = runs.run(profile, name, changes, force, say=lambda text: print(text, flush=True))
-        path = reports.write_report(runs.RUNS / name)
-    except BadParameter as error:
-        _stop(str(error), 2)
-    except runs.RunError as error:
-        if error.code == 1:
-            reports.write_report(runs.RUNS / name)
-        _stop(str(error), error.code)
-    seconds = sum(entry["seconds"] for entry in manifest["notebooks"])
-    peak = max(entry["peak_memory_mib"] for entry in manifest["notebooks"])
-    print(f"run {name}: {len(manifest['notebooks'])} notebooks ok, {seconds:.0f} s, at most {peak:,.0f} MiB; open {path}")
-
-
+app.command()(run_command.run)
 _JSON = typer.Option("--json", help="print JSON for a program instead of a table")
 
 
@@ -154,6 +125,8 @@ def report(name: Annotated[str, typer.Argument(metavar="RUN", help="the run's na
 
     Example: ultralink-nb report demo
     """
+    from ultralink_nb import report as reports  # takes seconds to import, too long for a shell's completion
+
     try:
         print(reports.write_report(runs.RUNS / name))
     except runs.RunError as error:

