@@ -29,6 +29,8 @@ class Run:
 
 def open_run(run_dir: str) -> Run:
     """The run in `run_dir`; steps out of `notebooks/` first, so that a path means the same in JupyterLab and papermill."""
+    if Path.cwd().name == "solutions" and Path("../profiles").is_dir():
+        os.chdir("..")
     if Path.cwd().name == "notebooks" and Path("profiles").is_dir():
         os.chdir("..")
         print(f"working folder: {Path.cwd().name}/, the folder above notebooks/")
