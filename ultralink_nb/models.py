@@ -45,20 +45,22 @@ def load_model(name_or_folder: str | Path, device: str = "auto", dtype: Any = No
     dtype = dtype or (torch.float32 if place == "cpu" else "auto")
     folder = Path(name_or_folder)
     adapter = folder / "adapter_config.json"
-    try:
-        base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"] if adapter.is_file() else name_or_folder
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name_or_folder, trust_remote_code=False)
-        where = {"quantization_config": quantization, "device_map": {"": torch.cuda.current_device()}} if quantization else {}
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            base, dtype=dtype, trust_remote_code=False, use_safetensors=True, **where)
-    except Exception as error:  # whatever the hub, the disk or a broken file raises
-        said = " ".join(str(error).split())[:200]
-        raise BadModel(f"the model {name_or_folder} could not be opened ({type(error).__name__}: {said}); name a folder that "
-                       "holds a saved model as safetensors, or a hub name on a machine that reaches the hub") from None
-    if adapter.is_file():
-        if not (folder / "adapter_model.safetensors").is_file():
-            raise BadModel(f"{folder} holds no adapter_model.safetensors: save the adapter as safetensors")
-        model = _peft().PeftModel.from_pretrained(model, folder)
+    with quiet():
+        try:
+            told = json.loads(adapter.read_text(encoding="utf-8")) if adapter.is_file() else {}
+            base = told.get("base_model_name_or_path", name_or_folder)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(name_or_folder, trust_remote_code=False)
+            where = {"quantization_config": quantization, "device_map": {"": torch.cuda.current_device()}} if quantization else {}
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                base, dtype=dtype, trust_remote_code=False, use_safetensors=True, **where)
+        except Exception as error:  # whatever the hub, the disk or a broken file raises
+            said = " ".join(str(error).split())[:200]
+            raise BadModel(f"the model {name_or_folder} could not be opened ({type(error).__name__}: {said}); name a folder that "
+                           "holds a saved model as safetensors, or a hub name on a machine that reaches the hub") from None
+        if adapter.is_file():
+            if not (folder / "adapter_model.safetensors").is_file():
+                raise BadModel(f"{folder} holds no adapter_model.safetensors: save the adapter as safetensors")
+            model = _peft().PeftModel.from_pretrained(model, folder)
     return (model if quantization else model.to(place)).eval(), tokenizer
 
 

@@ -192,6 +192,44 @@ PARAMETERS: dict[str, Parameter] = {
     "release_dir": Parameter(str, "folder of the release; empty: the run's own", optional=True),
     "release_name": Parameter(str, "name of the dataset; empty: the run's", optional=True),
     "release_license": Parameter(str, "licence of the release, an SPDX identifier; empty: not stated", optional=True),
+    # 07 fine-tuning
+    "training_path": Parameter(
+        str, "samples to train on: a file, a folder or a glob; empty: the run's release, else its kept samples", optional=True
+    ),
+    "mix": Parameter(dict, "sets to add: path or hub name to rows, a share, all, or a mapping; see mixing.py"),
+    "held_out_share": Parameter(float, "share of each language's rows that is kept for measuring", low=0, high=0.9),
+    "base_model": Parameter(str, "tiny, or a causal language model by hub name or folder"),
+    "training_method": Parameter(str, "what is trained", choices=("auto", "lora", "qlora", "full")),
+    "lora_rank": Parameter(int, "rank r of LoRA's matrices", low=1, high=4096),
+    "lora_alpha": Parameter(float, "LoRA's alpha: what it adds is scaled by alpha / r", low=0.001),
+    "lora_dropout": Parameter(float, "share of LoRA's inputs left out in training", low=0, high=0.99),
+    "learning_rate": Parameter(float, "highest learning rate; empty: the method's usual one", optional=True, low=1e-9, high=1),
+    "schedule": Parameter(str, "how the learning rate falls", choices=("cosine", "linear", "constant")),
+    "warmup": Parameter(float, "share of the steps in which the learning rate climbs", low=0, high=0.9),
+    "weight_decay": Parameter(float, "weight decay of AdamW", low=0, high=1),
+    "rows_per_step": Parameter(int, "rows, packed or not, between two updates, over all devices", low=1, high=65_536),
+    "rows_per_device": Parameter(int, "rows at once on one device", low=1, high=4096),
+    "epochs": Parameter(float, "passes over the rows", low=0.001, high=1000),
+    "max_steps": Parameter(int, "updates after which training stops; empty: as scale says", optional=True, low=1),
+    "max_row_tokens": Parameter(int, "tokens of the longest row; empty: as scale says", optional=True, low=16),
+    "packing": Parameter(bool, "fill rows with several short dialogues"),
+    "answers_only": Parameter(bool, "learn the answers alone, not the questions"),
+    "chat_template": Parameter(str, "the model's own template, the kit's or Llama 2's", choices=("auto", "kit", "inst")),
+    "gradient_checkpointing": Parameter(bool, "compute activations twice to save memory"),
+    "evaluate_every": Parameter(int, "steps between measurements on held-out rows; empty: as scale says", optional=True, low=1),
+    "save_every": Parameter(int, "steps between checkpoints", low=1),
+    "training_processes": Parameter(int, "processes of this machine that train together, one for each GPU", low=1, high=64),
+    "model_license": Parameter(str, "licence of the trained model, an SPDX identifier; empty: not stated", optional=True),
+    # 09 pruning evidence
+    "target_column": Parameter(str, "column of your file that a model learns to tell; empty: kind", optional=True),
+    "split_column": Parameter(str, "column of your file that says train or test; empty: contents are drawn", optional=True),
+    "test_share": Parameter(float, "share of the contents that is drawn into the test part", low=0.05, high=0.9),
+    "max_evidence_samples": Parameter(int, "samples to learn from and to test on; empty: by scale", optional=True, low=20),
+    "evidence_policies": Parameter(list, "policies to try beside policy", items=str),
+    "kept_fractions": Parameter(list, "shares of the training rows to keep, each above 0 and up to 1", items=int | float),
+    "evidence_seeds": Parameter(int, "how often each draw is made anew", low=1, high=1000),
+    "loss_margin": Parameter(float, "the loss of accuracy that could be lived with, in points", low=0.01, high=100),
+    "bootstrap_draws": Parameter(int, "times that test contents and seeds are drawn again", low=200, high=1_000_000),
 }
 
 # Sizes that the `scale` dial sets where a parameter is left empty (None): (demo, small, full); None is no limit.
@@ -200,6 +238,10 @@ SIZES: dict[str, tuple[int | None, int | None, int | None]] = {
     "max_passages": (50, 1_000, None),
     "max_sft_samples": (200, 5_000, None),
     "max_samples": (5_000, 100_000, None),
+    "max_evidence_samples": (5_000, 20_000, None),
+    "max_steps": (40, 1_000, None),
+    "max_row_tokens": (256, 1_024, 2_048),
+    "evaluate_every": (10, 100, 500),
 }
 
 
@@ -224,6 +266,10 @@ def check_value(name: str, value: Any) -> Any:
         raise BadParameter("parameter api_key_variable is the NAME of an environment variable, never the key itself")
     if isinstance(value, float) and not math.isfinite(value):
         raise BadParameter(f"parameter {name} must be a finite number, not {value!r}")
+    if name == "evidence_policies" and (odd := [one for one in value if one not in POLICIES]):
+        raise BadParameter(f"parameter evidence_policies: there is no policy {odd[0]!r}{_nearest(odd[0], POLICIES)}")
+    if name == "kept_fractions" and not all(0 < share <= 1 for share in value):
+        raise BadParameter(f"parameter kept_fractions holds shares above 0 and up to 1, not {value!r}")
     if name == "sift_band" and value is not None and not (len(value) == 2 and 0 <= value[0] <= value[1] <= 1):
         raise BadParameter(f"parameter sift_band is two numbers [low, high] with 0 <= low <= high <= 1, not {value!r}")
     if name == "filter_words":

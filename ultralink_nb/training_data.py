@@ -31,6 +31,17 @@ KIT_TEMPLATE = (
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
 
+# Llama 2's, the form that UltraLink-LM's model card asks it in; its base model brings none.
+INST_TEMPLATE = (
+    "{% if messages and messages[0]['role'] == 'system' %}"
+    "{% set lead = '<<SYS>>\n' + messages[0]['content'] + '\n<</SYS>>\n\n' %}{% set rest = messages[1:] %}"
+    "{% else %}{% set lead = '' %}{% set rest = messages %}{% endif %}"
+    "{% for message in rest %}{% if message['role'] == 'user' %}"
+    "{{ bos_token or '' }}[INST] {{ lead if loop.first else '' }}{{ message['content'] }} [/INST]"
+    "{% else %}{% generation %} {{ message['content'] }} {{ eos_token }}{% endgeneration %}{% endif %}{% endfor %}"
+)
+TEMPLATES = {"kit": KIT_TEMPLATE, "inst": INST_TEMPLATE}
+
 
 class BadTemplate(KitError, ValueError):
     """A chat template or tokenizer by which the answers of a dialogue cannot be told from the rest."""
@@ -67,8 +78,10 @@ class EncodedRows:
 
 
 def set_template(tokenizer: Any, choice: str = "auto") -> str:
-    """Give a tokenizer the template of the training and return which: the model's own, or the kit's where `choice` says `kit`
-    or the model has none. Raises `BadTemplate` for a tokenizer that knows no end-of-text token: a model could not learn to stop.
+    """Give a tokenizer the template of the training and return which it is.
+
+    choice: `auto` (the model's own, the kit's where it has none), `kit` or `inst` (Llama 2's). Raises `BadTemplate` for a
+    tokenizer that knows no end-of-text token: a model could not learn to stop.
     """
     if tokenizer.eos_token is None:
         raise BadTemplate("the tokenizer has no end-of-text token (eos_token), so a model could not learn to end an answer: "
@@ -77,8 +90,8 @@ def set_template(tokenizer: Any, choice: str = "auto") -> str:
         tokenizer.pad_token = tokenizer.eos_token
     if choice == "auto" and tokenizer.chat_template:
         return "the model's own"
-    tokenizer.chat_template = KIT_TEMPLATE
-    return "the kit's"
+    tokenizer.chat_template = TEMPLATES.get(choice, KIT_TEMPLATE)
+    return "Llama 2's" if choice == "inst" else "the kit's"
 
 
 def answer_spans(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> tuple[str, list[tuple[int, int]]]:
@@ -122,6 +135,14 @@ def encode(tokenizer: Any, messages: Sequence[Mapping[str, str]], max_tokens: in
         if inside or not answers_only:
             labels[place] = ids[place]
     return Encoded(ids[:max_tokens], labels[:max_tokens], max(0, len(ids) - max_tokens))
+
+
+def runs(tokenizer: Any, row: Encoded) -> list[tuple[bool, str]]:
+    """(learnt, text) of the stretches of a row in tokens that are learnt or not, in order: what a person checks a mask by."""
+    learnt = row.labels != IGNORED
+    bounds = [0, *(np.flatnonzero(learnt[1:] != learnt[:-1]) + 1).tolist(), len(learnt)]
+    return [(bool(learnt[start]), tokenizer.decode(row.input_ids[start:end])) for start, end in
+            zip(bounds, bounds[1:], strict=False) if end > start]
 
 
 def encode_rows(tokenizer: Any, samples: Sequence[Mapping[str, Any]], max_tokens: int, answers_only: bool = True) -> EncodedRows:

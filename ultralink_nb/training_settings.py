@@ -1,12 +1,17 @@
 """What a fine-tuning is asked to do, in one frozen record whose names are the parameters of notebook 07."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from ultralink_nb.errors import KitError
+from ultralink_nb.parameters import SIZES, size
 
 METHODS = ("lora", "qlora", "full")
+TEMPLATE_CHOICES = ("auto", "kit", "inst")
 SCHEDULES = ("cosine", "linear", "constant")
+# Where none is stated: what adapters and whole models are usually trained with, and what the tiny model learns fast with.
+USUAL_RATE = {"lora": 2e-4, "qlora": 2e-4, "full": 2e-5, "tiny": 3e-3}
 
 
 class BadTraining(KitError, ValueError):
@@ -43,7 +48,7 @@ class Settings:
     max_row_tokens: int = 1024
     packing: bool = True
     answers_only: bool = True
-    chat_template: Literal["auto", "kit"] = "auto"
+    chat_template: Literal["auto", "kit", "inst"] = "auto"
     gradient_checkpointing: bool = False
     evaluate_every: int | None = None
     save_every: int = 100
@@ -51,7 +56,7 @@ class Settings:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        for name, choices in (("training_method", METHODS), ("schedule", SCHEDULES), ("chat_template", ("auto", "kit"))):
+        for name, choices in (("training_method", METHODS), ("schedule", SCHEDULES), ("chat_template", TEMPLATE_CHOICES)):
             if getattr(self, name) not in choices:
                 raise BadTraining(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
         for name in ("lora_rank", "lora_alpha", "learning_rate", "rows_per_step", "rows_per_device", "epochs", "max_row_tokens",
@@ -72,6 +77,22 @@ class Settings:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    @classmethod
+    def chosen(cls, parameters: Mapping[str, Any], model: str, tiny: bool = False) -> "Settings":
+        """The settings that a notebook's parameters ask for. model: what is trained; tiny: it knows nothing yet.
+
+        training_method `auto` is `full` for the tiny model, since an adapter beside random weights has nothing to adapt, and
+        `lora` for any other; an empty learning_rate is the usual one of the method, an empty size what `scale` says.
+        """
+        names = {field.name for field in fields(cls)}
+        values = {name: size(name, value, parameters["scale"]) if name in SIZES else value
+                  for name, value in parameters.items() if name in names}
+        if values.get("training_method") == "auto":
+            values["training_method"] = "full" if tiny else "lora"
+        if values.get("learning_rate") is None:
+            values["learning_rate"] = USUAL_RATE["tiny" if tiny else values.get("training_method", cls.training_method)]
+        return cls(**{**values, "model": model})
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Settings":
