@@ -24,7 +24,7 @@ def test_pairs_to_label_come_from_every_band(pairs):
 def test_a_click_is_on_disk_at_once_and_is_not_asked_again(pairs, tmp_path):
     path, texts = tmp_path / "labels.jsonl", {row: f"<text {row}>" for row in [*pairs["left_id"], *pairs["right_id"]]}
     form = labelling.label_form(pairs, texts, path, count=3)
-    shown, (same, different, skip) = form.children[0], form.children[1].children
+    shown, (same, different, skip) = form.children[1], form.children[0].children
     first = labelling.to_label(pairs, 3)
     assert f"&lt;text e{first[0]}&gt;" in shown.value  # a text is shown as it is, never as markup
     same.click()
@@ -35,7 +35,7 @@ def test_a_click_is_on_disk_at_once_and_is_not_asked_again(pairs, tmp_path):
     found, labels = labelling.read_labels(path, pairs)
     assert dict(zip(found.tolist(), labels.tolist(), strict=True)) == {first[0]: 1, first[2]: 0}
     again = labelling.label_form(pairs, texts, path, count=3)
-    assert "2 labelled, 1 to go" in again.children[0].value
+    assert "2 labelled, 1 to go" in again.children[1].value
 
 
 def test_a_line_that_is_no_label_is_named(pairs, tmp_path):

@@ -184,7 +184,7 @@ def _worded(
     ends = np.cumsum([len(texts[a]) + len(texts[b]) for a, b in pairs[order].tolist()])
     worded: dict[int, Wording] = {}
     held = start = 0
-    with tqdm(total=len(pairs), desc=f"{how} duplicates, {code}", unit="pair", disable=None) as progress:
+    with tqdm(total=len(pairs), desc=f"{how} duplicates, {code}", unit="pair", disable=None if len(pairs) else True) as progress:
         while start < len(order):
             end = min(start + 20_000, max(start + 1, int(np.searchsorted(ends, ends[start] + BATCH // 2))))
             part = pairs[order[start:end]]

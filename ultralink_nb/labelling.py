@@ -15,6 +15,8 @@ from ipywidgets import HTML, Button, HBox, VBox
 
 from ultralink_nb.records import BadRecord, read_rows
 
+TEXT = "white-space:pre-wrap; overflow-wrap:anywhere; max-width:60em; line-height:1.5; margin:0.6em 0; padding-left:0.8em; " \
+       "border-left:3px solid #0072B2"  # how a text to label looks: what one text is and what the other must be seen at once
 
 def to_label(pairs: pd.DataFrame, count: int = 200, seed: int = 1) -> np.ndarray:
     """Row positions of up to `count` pairs, spread evenly over ten bands of probability, in random order."""
@@ -52,11 +54,10 @@ def label_form(pairs: pd.DataFrame, text_of: Mapping[str, str], path: str | Path
     shown, given = HTML(), len(done)
 
     def show() -> None:
-        head = f"<p>{given} labelled, {len(waiting)} to go</p>"
+        head = f"<b>Do the two ask the same?</b> {given} labelled, {len(waiting)} to go"
         if waiting:
             ends = (pairs[name].iloc[waiting[0]] for name in ("left_id", "right_id"))
-            style = "white-space:pre-wrap;max-width:60em"
-            head += "".join(f"<pre style='{style}'>{html.escape(text_of[end][:1000])}</pre>" for end in ends)
+            head += "".join(f"<div class='label-text' style='{TEXT}'>{html.escape(text_of[end][:1000])}</div>" for end in ends)
         shown.value = head
         for button in buttons:
             button.disabled = not waiting
@@ -76,4 +77,4 @@ def label_form(pairs: pd.DataFrame, text_of: Mapping[str, str], path: str | Path
     for button, same in zip(buttons, (True, False, None), strict=True):
         button.on_click(lambda _, same=same: answer(same))
     show()
-    return VBox([shown, HBox(buttons)])
+    return VBox([HBox(buttons), shown])  # the buttons above, so that they stay where they are as texts of any length pass
