@@ -86,6 +86,12 @@ def test_tables_escape_clip_and_count(monkeypatch):
     assert "a caption" in data["text/plain"] and "x" * 41 not in data["text/html"]
 
 
+def test_columns_of_numbers_stand_to_the_right_and_only_long_words_break(monkeypatch):
+    page = shown(monkeypatch, [{"gate": "grounding", "n": 3}, {"gate": "https://example.org/" + "x" * 20, "n": 12}])["text/html"]
+    assert "<th style='text-align:left'>gate" in page and "<th style='text-align:right'>n<" in page
+    assert "break-word'>grounding" in page and "anywhere'>https:" in page
+
+
 def test_counts_become_a_matrix():
     rows = TABLE.to_dict("records")
     assert tables.counts(rows, "language", "kind").loc["zh", "code"] == 1

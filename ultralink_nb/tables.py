@@ -36,18 +36,23 @@ def show(rows: pd.DataFrame | Iterable[Mapping[str, Any]], caption: str = "", cl
     else:
         named = table.rename_axis(index=[name or "" for name in table.index.names])
         cut = named.head(limit).reset_index()
-    header = "".join(f"<th style='text-align:left'>{html.escape(str(name))}</th>" for name in cut.columns)
+    numeric = [pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind) for kind in cut.dtypes]
+    header = "".join(f"<th style='text-align:{'right' if number else 'left'}'>{html.escape(str(name))}</th>"
+                     for name, number in zip(cut.columns, numeric, strict=True))
     body = ""
     for _, row in cut.iterrows():
-        cells = "".join(
-            f"<td style='text-align:{'right' if isinstance(value, (int, float)) and not isinstance(value, bool) else 'left'};"
-            "vertical-align:top;white-space:pre-wrap;max-width:34em;overflow-wrap:anywhere'>"
-            f"{html.escape('' if isinstance(value, float) and pd.isna(value) else _clipped(value, clip))}</td>"
-            for value in (item.item() if hasattr(item, "item") else item for item in row)
-        )
+        cells = ""
+        for value in (item.item() if hasattr(item, "item") else item for item in row):
+            text = "" if isinstance(value, float) and pd.isna(value) else _clipped(value, clip)
+            side = "right" if isinstance(value, (int, float)) and not isinstance(value, bool) else "left"
+            # A cell may become as narrow as its longest word, but an address as long as a line may not widen the table.
+            wrap = "anywhere" if any(len(word) > 30 for word in text.split()) else "break-word"
+            style = f"text-align:{side};vertical-align:top;white-space:pre-wrap;max-width:34em;overflow-wrap:{wrap}"
+            cells += f"<td style='{style}'>{html.escape(text)}</td>"
         body += f"<tr>{cells}</tr>"
     more = f"<p>… and {len(table) - limit:,} more rows</p>" if len(table) > limit else ""
-    title = f"<caption style='caption-side:top;text-align:left;font-weight:bold'>{html.escape(caption)}</caption>"
+    style = "caption-side:top;text-align:left;font-weight:bold;white-space:nowrap"
+    title = f"<caption style='{style}'>{html.escape(caption)}</caption>"
     markup = f"<table>{title if caption else ''}<thead><tr>{header}</tr></thead><tbody>{body}</tbody></table>{more}"
     text = (caption + "\n" if caption else "") + cut.map(lambda value: _clipped(value, min(clip, 60))).to_string(index=False)
     display({"text/html": HTML(markup).data, "text/plain": text}, raw=True)
