@@ -62,13 +62,14 @@ def test_constraints_pin_every_requirement_within_its_bound(root, project):
 
 
 def all_notebooks(root):
-    return sorted((root / "notebooks").glob("*.ipynb"))
+    """The notebooks and the solutions of their exercises: the same rules hold for both."""
+    return [*sorted((root / "notebooks").glob("*.ipynb")), *sorted((root / "notebooks" / "solutions").glob("*.ipynb"))]
 
 
 def test_the_pipelines_notebooks_are_in_order(root):
-    assert [path.stem for path in all_notebooks(root) if "01" <= path.name < "07"] == [
-        "01_knowledge_grounding", "02_dialogue_generation", "03_language_agnostic_data", "04_redundancy_analysis", "05_pruning",
-        "06_dataset_release",
+    assert [path.stem for path in sorted((root / "notebooks").glob("*.ipynb")) if path.name < "07"] == [
+        "00_start_here", "01_knowledge_grounding", "02_dialogue_generation", "03_language_agnostic_data", "04_redundancy_analysis",
+        "05_pruning", "06_dataset_release",
     ]
 
 
@@ -83,7 +84,8 @@ def test_notebooks_are_stored_clean_and_teach(root):
         assert len(prose) >= len(code), f"{path.name}: {len(prose)} cells of prose to {len(code)} of code"
         for cell in code:
             assert len(cell.source.splitlines()) <= (45 if "parameters" in cell.metadata.get("tags", []) else 30), path.name
-        assert "## Exercises" in "\n".join(cell.source for cell in prose), path.name
+        heading = "## Exercise 1\n" if path.parent.name == "solutions" else "## Exercises"
+        assert heading in "\n".join(cell.source for cell in prose), path.name
         for cell in code:
             tree = compile(cell.source, path.name, "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
             plain = [node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.decorator_list]
