@@ -98,6 +98,7 @@ def test_start_here_explains_every_term_of_the_glossary_once_and_in_order():
     glossary = next(cell.source for cell in cells if cell.source.startswith("## Glossary"))
     terms = re.findall(r"^\| \*\*(.+?)\*\* \|", glossary, re.M)
     assert terms == sorted(set(terms), key=str.lower)
-    wanted = ("document passage dialogue turn message sample SFT encoder embedding neighbour cosine margin calibration probability "
-              "group policy kept dropped ledger profile run representative coverage language-specific language-agnostic").split()
+    wanted = ("document passage dialogue turn message sample SFT encoder embedding neighbour cosine margin calibration "
+              "probability group policy kept dropped ledger profile run representative coverage language-specific "
+              "language-agnostic").split()
     assert set(wanted) <= set(terms), set(wanted) - set(terms)

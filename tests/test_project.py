@@ -68,8 +68,8 @@ def all_notebooks(root):
 
 def test_the_pipelines_notebooks_are_in_order(root):
     assert [path.stem for path in sorted((root / "notebooks").glob("*.ipynb")) if path.name < "07"] == [
-        "00_start_here", "01_knowledge_grounding", "02_dialogue_generation", "03_language_agnostic_data", "04_redundancy_analysis",
-        "05_pruning", "06_dataset_release",
+        "00_start_here", "01_knowledge_grounding", "02_dialogue_generation", "03_language_agnostic_data",
+        "04_redundancy_analysis", "05_pruning", "06_dataset_release",
     ]
 
 
