@@ -1,3 +1,3 @@
 """The UltraLink notebook kit: what must be right and fast; the notebooks hold the method."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
