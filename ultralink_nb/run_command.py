@@ -146,13 +146,15 @@ def _run_one(request: runs.Request, say: runs.Say) -> None:
 def _print_plan(name: str, steps: list[runs.Step]) -> None:
     for step in steps:
         what = ", ".join(f"{key}={value!r}" for key, value in step.basis["parameters"].items()) or "its defaults"
-        if step.why:
+        if step.taken_from:
+            print(f"{step.book.stem}: would be taken over from run {step.taken_from}, which makes it from the same")
+        elif step.why:
             print(f"{step.book.stem}: would run, since {'; '.join(step.why)}\n    with {what}")
         elif step.after:
             print(f"{step.book.stem}: would run if {step.after} writes other tables than before\n    with {what}")
         else:
             print(f"{step.book.stem}: up to date")
-    count = sum(bool(step.why) for step in steps)
+    count = sum(bool(step.why and not step.taken_from) for step in steps)
     print(f"run {name}: {count} of {len(steps)} notebooks would run; nothing was touched")
 
 

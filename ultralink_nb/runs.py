@@ -83,7 +83,8 @@ class Request:
 
 @dataclass
 class Step:
-    """One notebook of a plan: why it runs; its parameters; what its results depend on; and a notebook that runs before it.
+    """One notebook of a plan: why it runs; its parameters; what its results depend on; a notebook that runs
+    before it; and, in a sweep, another run that makes it from the same.
 
     Without a reason to run it is up to date, unless the notebook before it writes other tables this time.
     """
@@ -93,6 +94,7 @@ class Step:
     parameters: dict[str, Any]
     basis: dict[str, Any]
     after: str = ""
+    taken_from: str = ""
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def plan_sweep(requests: Sequence[Request]) -> list[list[Step]]:
             same = [other.name for other, others in zip(requests[:number], plans[:number], strict=True)
                     if all(_alike(a, b) for a, b in zip(steps[: at + 1], others[: at + 1], strict=True))]
             if (step.why or step.after) and same and not one.forced():
-                step.why = [f"taken over from run {same[0]}"]
+                step.taken_from = same[0]
     return plans
 
 
