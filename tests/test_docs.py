@@ -3,6 +3,7 @@
 import asyncio
 import re
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
@@ -10,8 +11,9 @@ from typer.main import get_command
 
 from ultralink_nb import cli, parameters, policies, pruning
 
-DOCUMENTS = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/how_to.md")
 HOW_TO = "docs/how_to.md"
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md"))]
 
 
 @pytest.fixture(scope="module", params=DOCUMENTS)

@@ -22,7 +22,9 @@ class Language:
     open the sections of notes and links that are no prose; `inline_templates` are the templates that stand for words within a
     sentence, what they show ("{1}": the first argument; `wikitemplates.py` has the notation) to their names. `decimal_mark` is
     how numbers are written, `number_words` how they are said (value to words, lower case, with their inflections),
-    `common_words` are the words of grammar that nearly every sentence has one of, and
+    `common_words` are the words of grammar that nearly every sentence has one of;
+    `passing_words` may come and go anywhere in a text that stays the same, `courtesies` (divided by |) open or close one, and
+    `negations` turn it into its opposite: all in lower case, apostrophes as spaces (`wording.py` compares rewordings by them).
     `relative_length` is how many letters a text takes for each letter of its English original, measured on news (in German it is
     an estimate).
     `color` comes from the Okabe-Ito palette, which readers with any colour vision can tell apart.
@@ -44,6 +46,9 @@ class Language:
     decimal_mark: str = "."
     number_words: Mapping[int, str] = field(default_factory=dict, repr=False)
     common_words: str = ""
+    passing_words: str = ""
+    courtesies: str = ""
+    negations: str = ""
     relative_length: float = 1.0
     normalise: Callable[[str], str] = field(default=str, repr=False)
 
@@ -142,6 +147,10 @@ LANGUAGES: dict[str, Language] = {
     for language in (
         Language(
             "en", "English", "English", "#0072B2",
+            passing_words="a an the that please kindly",
+            courtesies="please|kindly|hi|hello|hey|thanks|thank you|in advance|can you|could you|would you|can you tell me|"
+                       "could you tell me|i would like you to|i want you to",
+            negations="not t no never none nobody nothing without cannot",
             number_words=_EN_NUMBERS,
             common_words="the a of and to in is that it was for on are with as "
                          "his her they be at this have from or had by you how what many",
@@ -162,6 +171,9 @@ LANGUAGES: dict[str, Language] = {
         ),
         Language(
             "zh", "Chinese", "中文", "#D55E00",
+            passing_words="的 了 吗 呢 啊 吧 呀 请",
+            courtesies="请|请问|请你|请您|请帮我|帮我|麻烦|麻烦你|麻烦您|你好|您好|谢谢|谢谢你|谢谢您|你能|您能|你能不能|您能不能|能不能|能否",
+            negations="不 没 未 无 非 别 莫 勿",
             number_words=_ZH_NUMBERS, relative_length=0.37,
             file_words=("文件", "档案", "檔案", "图像", "圖像"),
             category_words=("分类", "分類"),
@@ -183,6 +195,10 @@ LANGUAGES: dict[str, Language] = {
         ),
         Language(
             "ru", "Russian", "русский", "#009E73",
+            passing_words="пожалуйста же ли",
+            courtesies="пожалуйста|будьте добры|спасибо|заранее|большое спасибо|здравствуйте|привет|добрый день|"
+                       "не могли бы вы|не мог бы ты|можете ли вы|можешь ли ты",
+            negations="не ни нет без никогда никто ничего",
             decimal_mark=",", number_words=_RU_NUMBERS, relative_length=1.14,
             file_words=("файл", "изображение"),
             category_words=("категория",),
@@ -202,6 +218,10 @@ LANGUAGES: dict[str, Language] = {
         ),
         Language(
             "fr", "French", "français", "#CC79A7",
+            passing_words="le la les l un une du des",
+            courtesies="s il vous plaît|s il te plaît|svp|merci|merci d avance|merci beaucoup|bonjour|salut|veuillez|"
+                       "pouvez vous|peux tu|pourriez vous|pourrais tu|je vous prie",
+            negations="pas jamais sans aucun aucune rien personne non",
             decimal_mark=",", number_words=_FR_NUMBERS, relative_length=1.18,
             common_words="le la les de des du et est en que qui dans pour sur pas "
                          "par plus au aux il elle ils elles a avec ce se vous combien sont",
@@ -232,6 +252,9 @@ LANGUAGES: dict[str, Language] = {
         ),
         Language(
             "es", "Spanish", "español", "#E69F00",
+            passing_words="el la los las un una unos unas",
+            courtesies="por favor|gracias|muchas gracias|de antemano|hola|buenos días|puedes|puede|podrías|podría",
+            negations="no nunca sin ni nada nadie ningún ninguna tampoco",
             decimal_mark=",", number_words=_ES_NUMBERS, relative_length=1.17,
             common_words="el la los las de del y es en que por con para "
                          "se su al lo como más no ella qué cuántos cuántas cuánto son hay",
@@ -251,6 +274,9 @@ LANGUAGES: dict[str, Language] = {
         ),
         Language(
             "de", "German", "Deutsch", "#56B4E9",
+            passing_words="der die das den dem des ein eine einen einem einer eines bitte",
+            courtesies="bitte|danke|vielen dank|im voraus|hallo|guten tag|kannst du|könntest du|können sie|könnten sie",
+            negations="nicht kein keine keinen keinem keiner nie niemals ohne nichts",
             decimal_mark=",", number_words=_DE_NUMBERS, relative_length=1.16,
             common_words="der die das den dem des und ist in zu von mit auf "
                          "für sich nicht auch es er sie wie viele im am hat sind",

@@ -11,36 +11,9 @@ import re
 from collections import Counter
 from fractions import Fraction
 
-from ultralink_nb.languages import get_language
+from ultralink_nb.languages import LANGUAGES, get_language
 from ultralink_nb.minhash import shingles
 from ultralink_nb.numerals import Numbers, compare_numbers, read_numbers
-
-# All in normal form (lower case, apostrophes are spaces). A language that is not listed is compared without.
-# Words that may come and go anywhere.
-_PASSING = {
-    "en": "a an the that please kindly", "zh": "的 了 吗 呢 啊 吧 呀 请", "ru": "пожалуйста же ли",
-    "fr": "le la les l un une du des", "es": "el la los las un una unos unas",
-    "de": "der die das den dem des ein eine einen einem einer eines bitte",
-}
-# Phrases that may open or close a text.
-_COURTESIES = {
-    "en": "please|kindly|hi|hello|hey|thanks|thank you|in advance|can you|could you|would you|can you tell me|could you tell me|"
-          "i would like you to|i want you to",
-    "zh": "请|请问|请你|请您|请帮我|帮我|麻烦|麻烦你|麻烦您|你好|您好|谢谢|谢谢你|谢谢您|你能|您能|你能不能|您能不能|能不能|能否",
-    "ru": "пожалуйста|будьте добры|спасибо|заранее|большое спасибо|здравствуйте|привет|добрый день|не могли бы вы|не мог бы ты|"
-          "можете ли вы|можешь ли ты",
-    "fr": "s il vous plaît|s il te plaît|svp|merci|merci d avance|merci beaucoup|bonjour|salut|veuillez|pouvez vous|peux tu|"
-          "pourriez vous|pourrais tu|je vous prie",
-    "es": "por favor|gracias|muchas gracias|de antemano|hola|buenos días|puedes|puede|podrías|podría",
-    "de": "bitte|danke|vielen dank|im voraus|hallo|guten tag|kannst du|könntest du|können sie|könnten sie",
-}
-# Words that turn a text into its opposite.
-_NEGATIONS = {
-    "en": "not t no never none nobody nothing without cannot", "zh": "不 没 未 无 非 别 莫 勿",
-    "ru": "не ни нет без никогда никто ничего", "fr": "pas jamais sans aucun aucune rien personne non",
-    "es": "no nunca sin ni nada nadie ningún ninguna tampoco",
-    "de": "nicht kein keine keinen keinem keiner nie niemals ohne nichts",
-}
 
 # Scripts that put no spaces between words: Thai, Lao, Burmese, Khmer, Chinese, Japanese.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -50,15 +23,15 @@ _WITHIN = re.compile(r"(?<=[\w,;)] )[^\W\d_]\w+")
 
 @functools.cache
 def _listed(table: str, language: str) -> frozenset[str]:
-    tables = {"passing": _PASSING, "negations": _NEGATIONS}
     if table == "numbers":
         return frozenset(word for words in get_language(language).number_words.values() for word in words.casefold().split())
-    return frozenset(tables[table].get(language, "").split())
+    known = LANGUAGES.get(language)  # a language that is not known is compared without
+    return frozenset(getattr(known, table).split()) if known else frozenset()
 
 
 @functools.cache
 def _courtesies(language: str) -> tuple[re.Pattern[str], ...]:
-    phrases = sorted(_COURTESIES.get(language, "").split("|"), key=len, reverse=True)
+    phrases = sorted(LANGUAGES[language].courtesies.split("|") if language in LANGUAGES else [""], key=len, reverse=True)
     if not phrases[0]:
         return ()
     any_of = "|".join(phrases)
@@ -78,7 +51,7 @@ class Wording:
         core = normal
         for pattern in _courtesies(language):
             core = pattern.sub("", core)
-        passing = _listed("passing", language)
+        passing = _listed("passing_words", language)
         tokens = tuple([token for token in _TOKEN.findall(core) if token not in passing])
         self.tokens: tuple[str, ...] = tokens or tuple(_TOKEN.findall(normal))
 
