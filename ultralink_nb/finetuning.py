@@ -147,7 +147,7 @@ def _write(out: Path, trainer: Any, settings: Settings, identity: str, template:
            world: int, about: Mapping[str, Any] | None) -> None:
     history = trainer.state.log_history
     steps = [{"step": entry["step"], "loss": entry["loss"], "learning_rate": entry["learning_rate"],
-              "tokens": int(entry.get("num_tokens", 0)), "seconds": entry["seconds"]} for entry in history if "seconds" in entry]
+              "tokens": entry["tokens"], "seconds": entry["seconds"]} for entry in history if "seconds" in entry]
     curve = [{"step": entry["step"], **row} for entry in history if "held_out" in entry for row in entry["held_out"]]
     write_table(out / "training_log.parquet", steps, LOG)
     write_table(out / "held_out_curve.parquet", curve, CURVE)

@@ -103,11 +103,12 @@ def watcher(rows: EncodedRows, every: int | None, say: Callable[[str], None]) ->
 
     class Watcher(transformers.TrainerCallback):
         def __init__(self) -> None:
-            self.started, self.before, self.told = time.monotonic(), 0.0, 0.0
+            self.started, self.before, self.tokens, self.told = time.monotonic(), 0.0, 0, 0.0
 
         def on_train_begin(self, args, state, control, model=None, **_):
-            seconds = [entry["seconds"] for entry in state.log_history if "seconds" in entry]
-            self.started, self.before = time.monotonic(), max(seconds, default=0.0)
+            before = [entry for entry in state.log_history if "seconds" in entry][-1:]
+            self.started, self.before = time.monotonic(), sum(entry["seconds"] for entry in before)
+            self.tokens = sum(entry["tokens"] for entry in before)  # TRL counts from zero when it resumes
             if state.global_step == 0:
                 self.measure(state, model)
 
@@ -118,6 +119,7 @@ def watcher(rows: EncodedRows, every: int | None, say: Callable[[str], None]) ->
         def on_log(self, args, state, control, logs=None, **_):
             entry = state.log_history[-1]
             if "loss" in entry:
+                entry["tokens"] = self.tokens + int(entry["num_tokens"])
                 entry["seconds"] = self.before + time.monotonic() - self.started
                 if state.is_world_process_zero and (time.monotonic() - self.told > 10 or state.global_step == state.max_steps):
                     say(f"step {state.global_step:,} of {state.max_steps:,}: loss {entry['loss']:.3f}")
