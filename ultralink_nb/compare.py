@@ -160,12 +160,14 @@ def draw(table: pd.DataFrame) -> Figure:
     axes[0].set(title=finding(table, names, axis), xlabel=axis.replace("_", " "), ylabel="rows")
     axes[0].legend(title="kept, by language", loc="upper left", bbox_to_anchor=(1.01, 1))
     if known:
-        long = pd.DataFrame({"run": names * 2, "value": [*table["precision"], *table["recall"]],
-                             "of the drops": ["precision"] * len(table) + ["recall"] * len(table)})
-        plots.lines(long, "run", "value", "of the drops", title=_truth_finding(table, names, axis),
-                    xlabel=axis.replace("_", " "), ylabel="share", ax=axes[1])
-        low = float(np.nanmin(long["value"])) if long["value"].notna().any() else 0.0
-        axes[1].set_ylim(max(0.0, np.floor(low * 10 - 0.5) / 10), 1.02)
+        number = axis != "run" and pd.api.types.is_numeric_dtype(table[axis])
+        long = pd.DataFrame({"run": table[axis] if number else names, "precision": table["precision"], "recall": table["recall"]})
+        long = long.melt("run", var_name="of the drops", value_name="share").dropna()
+        kind = plots.lines if number else plots.bars
+        kind(long, "run", "share", "of the drops", title=_truth_finding(table, names, axis), xlabel=axis.replace("_", " "),
+             ylabel="share", ax=axes[1])
+        if number:
+            axes[1].set_ylim(max(0.0, np.floor(10 * long["share"].min() - 0.5) / 10), 1.02)
     for ax in axes:
         if max(map(len, names)) * len(names) > 60:
             plt.setp(ax.get_xticklabels(), rotation=25, ha="right")
@@ -181,7 +183,8 @@ def finding(table: pd.DataFrame, names: Sequence[str], axis: str) -> str:
     if share[low] == share[high]:
         return f"All keep the same share of the rows ({share[low]:.1%})"
     word = f"{axis.replace('_', ' ')} "
-    return f"{word}{names[low]} keeps least ({share[low]:.1%}), {word}{names[high]} most ({share[high]:.1%})"
+    parts = [f"{word}{names[low]} keeps least ({share[low]:.1%}),", f"{word}{names[high]} most ({share[high]:.1%})"]
+    return (" " if sum(map(len, parts)) < 64 else "\n").join(parts)
 
 
 def _truth_finding(table: pd.DataFrame, names: Sequence[str], axis: str) -> str:
