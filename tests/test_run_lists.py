@@ -96,6 +96,15 @@ def test_a_failed_run_names_its_error_and_the_command_that_resumes(here):
     assert run_lists.command_of(folder, gone) == "ultralink-nb run gone.yaml --run one"
 
 
+def test_notes_say_what_is_still_to_run_and_what_was_taken_over(here):
+    entries = [made_runs.entry("01_a.ipynb", why=["it has not run yet"]), made_runs.entry("02_b.ipynb", taken_from="other"),
+               made_runs.entry("03_c.ipynb", "planned", why=["parameter seed changed"])]
+    made_runs.run(runs.RUNS / "one", "interrupted", notebooks=entries)
+    lines = invoke("status", "one").stdout.splitlines()
+    assert lines[2].endswith("0 B") and lines[3].endswith("taken over from run other")
+    assert lines[4].endswith("to run: parameter seed changed") and "resume where it stopped" in lines[5]
+
+
 def test_what_is_no_run_says_which_there_are(here):
     made_runs.run(runs.RUNS / "one")
     result = invoke("status", "two")

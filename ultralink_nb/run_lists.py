@@ -93,6 +93,7 @@ def _notebook(folder: Path, entry: Mapping[str, Any], run_status: str) -> dict[s
         "peak_memory_mib": entry.get("peak_memory_mib"), "outputs": len(entry.get("outputs", {})),
         "bytes": sum(entry.get("outputs", {}).values()), "error": entry.get("error"),
         "cells": _cells(folder / entry["notebook"]) if running else None, "why": entry.get("why", []),
+        "taken_from": entry.get("taken_from"),
     }
 
 
@@ -162,6 +163,14 @@ def columns(rows: list[dict[str, Any]]) -> str:
                                for text, width, numeric in zip(line, widths, right, strict=True)).rstrip() for line in cells)
 
 
+def _note(entry: Mapping[str, Any]) -> str:
+    if entry["status"] == "planned":
+        return f"to run: {'; '.join(entry['why'])}"
+    if entry["taken_from"]:
+        return f"taken over from run {entry['taken_from']}"
+    return entry["error"] or (f"{entry['cells']} cells" if entry["cells"] else "")
+
+
 def list_text(rows: list[dict[str, Any]]) -> str:
     """The list of runs for a terminal."""
     return columns([{
@@ -180,6 +189,6 @@ def status_text(status: Mapping[str, Any]) -> str:
         "seconds": None if entry["seconds"] is None else round(entry["seconds"]),
         "MiB": None if entry["peak_memory_mib"] is None else round(entry["peak_memory_mib"]),
         "files": entry["outputs"], "size": readable_size(entry["bytes"]).rjust(7),
-        "note": entry["error"] or (f"{entry['cells']} cells" if entry["cells"] else "; ".join(entry["why"])),
+        "note": _note(entry),
     } for entry in status["notebooks"]])
     return "\n".join(part for part in (head, table, f"next: {status['next']}") if part)
