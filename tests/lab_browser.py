@@ -113,7 +113,7 @@ def open_notebook(page: Page, server: Server, name: str, cells: int) -> Notebook
     """Open a notebook of so many cells by its address, in a JupyterLab without other tabs; wait for cells and kernel."""
     page.goto(f"{server.url}lab/tree/notebooks/{name}?reset&token={server.token}")
     notebook = Notebook(page, page.locator(".jp-NotebookPanel"))
-    expect(notebook.cells()).to_have_count(cells, timeout=PATIENCE * 1000)
+    expect(notebook.cells()).to_have_count(cells)
     kernel = notebook.panel.locator(".jp-Notebook-ExecutionIndicator")
-    expect(kernel).to_have_attribute("data-status", "idle", timeout=PATIENCE * 1000)
+    expect(kernel).to_have_attribute("data-status", "idle")
     return notebook
