@@ -1,4 +1,20 @@
-"""The command `ultralink-nb`. Exit codes: 0 done, 1 it failed, 2 wrong parameters or usage, 3 the run is in use."""
+"""Make runs of the notebooks, look at them, compare them.
+
+A run is a folder in papermill_runs/ with its executed notebooks, its tables and one page, report.html. Commands start in the
+root of the repository. Each command's --help has examples; these are the first steps:
+
+ultralink-nb doctor
+
+ultralink-nb run demo
+
+ultralink-nb status demo
+
+ultralink-nb run demo --run tight -p budget=0.4
+
+ultralink-nb compare demo tight
+
+Exit codes: 0 done; 1 it failed; 2 a wrong parameter or usage; 3 another run is at work in the folder.
+"""
 
 import json
 import os
