@@ -9,9 +9,9 @@ ultralink-nb run demo
 
 ultralink-nb status demo
 
-ultralink-nb run demo --run tight -p budget=0.4
+ultralink-nb run demo --run strict -p threshold=0.8
 
-ultralink-nb compare demo tight
+ultralink-nb compare demo strict
 
 Exit codes: 0 done; 1 it failed; 2 a wrong parameter or usage; 3 another run is at work in the folder.
 """
