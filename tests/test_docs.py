@@ -38,13 +38,14 @@ def test_links_lead_to_files_that_are_there(document, root):
 
 def test_commands_and_their_options_exist(document):
     path, text = document
-    commands = get_command(cli.app).commands
+    root = get_command(cli.app)
     found = [line for code in code_of(text) for line in re.findall(r"^\s*ultralink-nb .*", code, re.M)]
     assert found or path.name not in ("README.md", "how_to.md")
     for line in found:
         words = line.split("#")[0].split()
-        assert words[1] in commands, f"{path.name}: {line}"
-        known = {option for parameter in commands[words[1]].params for option in parameter.opts} | {"--help"}
+        command = root if words[1].startswith("-") else root.commands.get(words[1])
+        assert command, f"{path.name}: {line}"
+        known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
         assert {word for word in words if re.fullmatch(r"--?[a-z-]+", word)} <= known, f"{path.name}: {line}"
 
 
