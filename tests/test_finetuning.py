@@ -356,7 +356,9 @@ def test_two_processes_share_each_step_and_learn_the_same(tiny, rows, tmp_path, 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     chosen = small(tiny, max_steps=8, packing=False)
     folder = finetuning.write_plan(tmp_path / "two", rows[6:], chosen, rows[:6])
-    finetuning.launch(folder, 2)
+    said = []
+    finetuning.launch(folder, 2, said.append)
+    assert said[-1].startswith("step 8 of 8: loss")
     two = finetuning.TrainingResult(folder, finetuning._read_manifest(folder))
     one = finetuning.train(rows[6:], chosen, tmp_path / "one", held_out=rows[:6], say=silent)
     assert two.manifest["processes"] == 2 and one.manifest["processes"] == 1
@@ -385,6 +387,9 @@ def test_wrong_settings_and_missing_packages(tiny, rows, tmp_path, monkeypatch):
     (tmp_path / "pickled" / "model.safetensors").rename(tmp_path / "pickled" / "pytorch_model.bin")
     with pytest.raises(BadModel, match="safetensors"):
         load_model(tmp_path / "pickled", "cpu")
+    finetuning.write_plan(tmp_path / "plan", rows[:2], small(tmp_path / "nowhere"))
+    with pytest.raises(BadTraining, match="failed: the model .*nowhere could not be opened"):
+        finetuning.launch(tmp_path / "plan", 1)
     assert finetuning.main([str(tmp_path)]) == 1 and finetuning.main([]) == 2
     from importlib import util
 

@@ -18,6 +18,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -156,7 +157,7 @@ def _write(out: Path, trainer: Any, settings: Settings, identity: str, template:
               for sample in learnt.samples]
     manifest = {
         "identity": identity, "settings": settings.as_dict(), "chat_template": template, "steps": trainer.state.global_step,
-        "seconds": round(steps[-1]["seconds"], 2) if steps else 0.0, "processes": world, "device": str(trainer.args.device),
+        "seconds": round(steps[-1]["seconds"], 2) if steps else 0.0, "processes": world, "device": trainer.args.device.type,
         **parameters_of(trainer.model), "learnt": learnt.summary(), "packed_rows": len(trainer.train_dataset),
         "held_out": measured.summary(), "refused": tables.counts(learnt.refused, "gate").to_dict("records"),
         "data": tables.counts(source, "source", "language").reset_index().to_dict("records") if source else [],
@@ -192,17 +193,21 @@ def run_plan(folder: str | Path) -> TrainingResult:
     return train(rows, settings, folder, held_out=held_out, about=about)
 
 
-def launch(folder: str | Path, processes: int) -> None:
-    """Train a folder's plan in several processes of this machine, one for each GPU, through torchrun.
+def launch(folder: str | Path, processes: int, say: Callable[[str], None] = print) -> None:
+    """Train a folder's plan in several processes of this machine, one for each GPU, through torchrun; `say` gets its steps.
 
     Raises `BadTraining` with the last lines of what they said where they fail; the same call resumes.
     """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m",
                "ultralink_nb.finetuning", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        told = next((line for line in said if line.startswith("ultralink-nb:")), " | ".join(said[-3:]))
+    said: deque[str] = deque(maxlen=200)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        for line in process.stdout or ():
+            said.append(line.strip())
+            if line.startswith(("step ", "going on ")):
+                say(line.strip())
+    if process.returncode:
+        told = next((line for line in said if line.startswith("ultralink-nb:")), " | ".join(list(said)[-3:]))
         raise BadTraining(f"the training in {processes} processes failed: {told.removeprefix('ultralink-nb: ')}")
 
 

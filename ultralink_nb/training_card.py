@@ -10,6 +10,7 @@ from ultralink_nb import held_out
 from ultralink_nb.card import in_order, markdown_table
 from ultralink_nb.finetuning import TrainingResult
 from ultralink_nb.records import atomic_path
+from ultralink_nb.tables import in_run_order
 
 _HOW = {
     "lora": "LoRA adapters beside every linear layer; the base model's weights are unchanged and needed to use them.",
@@ -29,7 +30,8 @@ def model_card(result: TrainingResult, name: str, license: str | None = None, da
         "tags": ["supervised-fine-tuning", "multilingual", "ultralink"],
     }
     numbers = [{"setting": key, "value": "" if value is None else str(value)} for key, value in settings.items()]
-    losses = held_out.by(result.held_out, "language").reset_index().to_dict("records") if len(result.held_out) else []
+    measured = result.held_out
+    losses = in_run_order(held_out.by(measured, "language")).reset_index().to_dict("records") if len(measured) else []
     parts = [
         "---\n" + yaml.safe_dump(front, sort_keys=False, allow_unicode=True) + "---",
         f"# {name}",
