@@ -120,7 +120,8 @@ def main() -> int:
         right, loss, took = trained(task, texts, models, seeds, replace(size, match=match), args.output)
         costs += took
         for scores, margin, metric in ((right, args.margin, "accuracy"), (loss, args.loss_margin, "minus loss, nats a token")):
-            one = evidence.weigh(f"b, {args.size}, equal {match}", task, models, scores, seeds, margin, args.policies[0], metric)
+            one = evidence.weigh(f"b, {args.size}, equal {match}", task.name, models, scores, seeds, margin, args.policies[0],
+                                 metric)
             found.append(one)
             print(f"\nequal {match}, {metric}", *evidence_figures.title(one), sep="\n  ")
             plots.use_theme()

@@ -1,7 +1,10 @@
 """The evidence: it says that pruning hurts where it does, that it does not where it does not, and that it cannot tell."""
 
+import argparse
 import itertools
 import json
+import re
+import sys
 from dataclasses import replace
 
 import nbformat
@@ -12,10 +15,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ultralink_nb import evidence, evidence_figures, plots, records, tasks, verdict
+from tests.conftest import ROOT
+from ultralink_nb import evidence, evidence_figures, plots, records, small_lm, tasks, verdict
 from ultralink_nb.content import Plan
+from ultralink_nb.evaluation import ANSWERS
 from ultralink_nb.policies import POLICIES
 from ultralink_nb.verdict import MEAN, BadEvidence, Scores, bootstrap, differences, outcome
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import full_recipe  # noqa: E402
 
 LANGUAGES = ["en", "zh", "ru"]
 
@@ -266,3 +275,66 @@ def test_words_tell_a_policy_from_a_control():
     assert verdict.in_words(-1, -1.5, -0.5, 2).endswith("less than the margin of 2")
     control = "random pruning at equal size"
     assert verdict.in_words(3, 1, 5, 2, control).startswith(f"better than {control} by 3.00")
+
+
+@pytest.fixture(scope="module")
+def tiny_texts():
+    """Two languages whose word for the answer stands in the text: what a very small model can learn."""
+    words = {"en": ("red", "blue"), "fr": ("rouge", "bleu")}
+    rows = [(code, words[code][k % 2], k % 2) for k in range(120) for code in words]
+    return [f"{code} {word} {word}" for code, word, _ in rows], np.array([target for _, _, target in rows])
+
+
+def test_a_small_model_learns_and_its_loss_falls(tiny_texts):
+    texts, target = tiny_texts
+    train, test = np.arange(200), np.arange(200, 240)
+    plan = small_lm.LmPlan(width=32, layers=1, heads=2, vocabulary=300, max_tokens=32, batch=16, epochs=6, rate=1e-2)
+    data = small_lm.encode(texts, target, 2, train, plan)
+    learnt, again = (small_lm.train_and_test(data, train, test, len(train), plan, seed=1) for _ in range(2))
+    none = small_lm.train_and_test(data, train, test, len(train), replace(plan, rate=1e-9), seed=1)
+    assert learnt.right.mean() > 0.9 and learnt.loss.mean() < 0.5 * none.loss.mean()
+    assert (learnt.loss == again.loss).all() and (learnt.right == again.right).all()
+    assert learnt.updates == 75 and learnt.tokens > 75 * 16 * 4
+
+
+def test_equal_steps_and_equal_epochs():
+    plan = small_lm.LmPlan(batch=10, epochs=3)
+    assert [plan.updates(rows, 100) for rows in (100, 20)] == [30, 30]
+    assert [replace(plan, match="epochs").updates(rows, 100) for rows in (100, 20)] == [30, 6]
+
+
+def test_the_full_recipe_prints_what_it_would_run(workspace, monkeypatch, capsys):
+    words = "full_recipe my.jsonl --base-model tiny --seeds 2 --policies balanced paper --train max_steps=5 --dry-run"
+    monkeypatch.setattr(sys, "argv", words.split())
+    assert full_recipe.main() == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "papermill" in line and not line.startswith("#")]
+    numbers = [re.search(r"(0\d)\.ipynb", line).group(1) for line in lines]
+    assert numbers.count("04") == 1 and numbers.count("05") == 8 and numbers.count("07") == numbers.count("08") == 10
+    assert sum("policy random" in line and "keeps>" in line for line in lines) == 4
+    assert all("max_steps 5" in line for line, number in zip(lines, numbers, strict=True) if number == "07")
+    assert not (workspace / "papermill_runs").exists()
+
+
+def test_the_full_recipe_compares_the_answers_of_its_models(tmp_path):
+    rng = np.random.default_rng(2)
+    models = full_recipe.arms(["balanced"], seeds=2)
+    sample = {"language": "en", "kind": "math", "messages": [{"role": "user", "content": "1 + 1?"}]}
+    rows = [{"id": str(number), **sample} for number in range(30)]
+    records.write_table(tmp_path / "base/data/samples.parquet", rows, records.SAMPLES)
+    for arm in models:
+        data, kept = tmp_path / arm.name / "data", 30 if arm.policy == "full" else 10
+        records.write_table(data / "kept.parquet", rows[:kept], records.SAMPLES)
+        records.write_table(data / "dropped.parquet", rows[kept:], records.DROPPED)
+        right = 0.9 if arm.policy == "full" else 0.5
+        records.write_table(data / "evaluation" / "answers.parquet", [
+            {"benchmark": "mgsm", "id": f"mgsm_{code}_{k}", "language": code, "model": arm.name, "sample": 0,
+             "score": float(rng.random() < right)} for k in range(150) for code in ("en", "zh")], ANSWERS)
+    args = argparse.Namespace(runs=tmp_path, seeds=2, margin=2.0, policies=["balanced"])
+    found = full_recipe.collect(models, args)
+    assert [one.task for one in found] == ["mgsm"] and found[0].level == "c"
+    full = found[0].headline.iloc[0]
+    assert full["outcome"] == "hurts" and full["difference"] == pytest.approx(-40, abs=8)
+    assert full["kept_fraction"] == pytest.approx(1 / 3)
+    (tmp_path / models[0].name / "data" / "evaluation" / "answers.parquet").unlink()
+    with pytest.raises(BadEvidence, match="no answers"):
+        full_recipe.collect(models, args)

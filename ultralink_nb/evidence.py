@@ -49,7 +49,8 @@ def subset(content: Content, policy: str, plan: Plan, fraction: float | None = N
     return keep
 
 
-def _control(name: str) -> str:
+def control(name: str) -> str:
+    """The name of the arm of random rows that has the size of the arm `name`."""
     return f"{RANDOM} of the size of {name}"
 
 
@@ -83,7 +84,7 @@ def arms(content: Content, policies: Sequence[str], fractions: Sequence[float], 
             found.append(Arm(name, policy, asked, keep))
             blind = np.array([subset(content, RANDOM, replace(plan, seed=seed), rows.sum() / n)
                               for seed, rows in zip(seeds, keep, strict=True)])
-            found.append(Arm(_control(name), RANDOM, asked, blind, name))
+            found.append(Arm(control(name), RANDOM, asked, blind, name))
     return found
 
 
@@ -101,7 +102,7 @@ def measure(task: Task, models: Sequence[Arm], seeds: Sequence[int], learn: Lear
             done[key] = np.asarray(learn(train[arm.keep[place]], seeds[place]), dtype=float)
     values = np.array([[done[keep.tobytes(), place if seeded else 0] for place, keep in enumerate(arm.keep)] for arm in models])
     held = {arm.name: arm.keep.tobytes() for arm in models}
-    compared = ((arm.name, other) for arm in models for other in (FULL, _control(arm.name)))
+    compared = ((arm.name, other) for arm in models for other in (FULL, control(arm.name)))
     same = frozenset((name, other) for name, other in compared if held[name] == held.get(other))
     test = task.test_rows
     return Scores(tuple(held), values, task.rows["language"].to_numpy(dtype=object)[test], task.contents[test], unit, same)
@@ -143,16 +144,19 @@ MULTIPLICITY = (
 )
 
 
-def weigh(level: str, task: Task, models: Sequence[Arm], scores: Scores, seeds: Sequence[int], margin: float, policy: str,
+def weigh(level: str, task: str, models: Sequence[Arm], scores: Scores, seeds: Sequence[int], margin: float, policy: str,
           metric: str = "accuracy", draws: int = 2000, seed: int = 1) -> Evidence:
-    """All comparisons with their verdicts. margin: in the scores' unit, above 0; policy: the one the headline is about."""
+    """All comparisons with their verdicts.
+
+    level, task, metric: names, for the record. margin: in the scores' unit, above 0. policy: the one the headline is about.
+    """
     drawn = bootstrap(scores, draws, seed)
-    by_name, control = {arm.name: arm for arm in models}, {arm.like: arm.name for arm in models if arm.like}
-    chosen = [arm.name for arm in models if arm.name in control]
+    by_name, controls = {arm.name: arm for arm in models}, {arm.like: arm.name for arm in models if arm.like}
+    chosen = [arm.name for arm in models if arm.name in controls]
     own = [name for name in chosen if by_name[name].asked is None]
 
     def both(names: list[str]) -> list[tuple[str, str]]:
-        return [(name, reference) for name in names for reference in (FULL, control[name])]
+        return [(name, reference) for name in names for reference in (FULL, controls[name])]
 
     families = []
     for family, names, languages in (
@@ -166,7 +170,7 @@ def weigh(level: str, task: Task, models: Sequence[Arm], scores: Scores, seeds: 
     table["kept_fraction"] = table["model"].map(lambda name: by_name[name].kept)
     table["reference"] = np.where(table["reference"] == FULL, "the full set", "random pruning at equal size")
     unit = "points" if scores.unit == 100 else "nats a token"
-    return Evidence(level, task.name, metric, margin, policy, _scores_table(level, models, drawn, seeds, metric),
+    return Evidence(level, task, metric, margin, policy, _scores_table(level, models, drawn, seeds, metric),
                     judge(table.drop(columns="model"), margin, unit))
 
 
@@ -198,7 +202,7 @@ def probe_evidence(task: Task, vectors: np.ndarray, policies: Sequence[str], fra
     models = arms(task.content, list(dict.fromkeys([policy, *policies])), fractions, seeds, plan)
     scores = measure(task, models, seeds, lambda rows, _: right(vectors, task.target, rows, task.test_rows, strength),
                      progress=progress)
-    return weigh("a", task, models, scores, seeds, margin, policy, draws=draws)
+    return weigh("a", task.name, models, scores, seeds, margin, policy, draws=draws)
 
 
 def write_evidence(folder: Path, found: Sequence[Evidence]) -> None:

@@ -4,8 +4,8 @@ A decoder of the Llama kind in plain transformers with a byte-pair vocabulary le
 model of an experiment, so that losses can be compared. A row is its text, the token <answer> and one token for its target; the
 loss is taken over all of it, as in language modelling. The answer is the target token that comes out most probable.
 
-Two ways to give sets of different size an equal chance: `steps` trains every model for as many updates as the full set gets in its
-epochs (equal compute: a pruned set is seen more often), `epochs` shows every row equally often (a pruned set is then cheaper).
+Two ways to give sets of different size an equal chance: `steps` trains every model for as many updates as the full set gets in
+its epochs (equal compute: a pruned set is seen more often), `epochs` shows every row equally often (a pruned set is cheaper).
 """
 
 import math
