@@ -89,6 +89,40 @@ def _same(left: pa.ChunkedArray, right: pa.ChunkedArray) -> bool:
     return left.combine_chunks().equals(right.combine_chunks()) or left.to_pylist() == right.to_pylist()
 
 
+def undisturbed(folder: Path, options: argparse.Namespace) -> None:
+    """The run that nobody kills, in a workspace of its own."""
+    began = time.monotonic()
+    if start(make_workspace(folder), options).wait():
+        sys.exit(f"the run that nobody disturbs failed:\n{(folder / 'run.log').read_text(encoding='utf-8')}")
+    print(f"undisturbed: {time.monotonic() - began:.0f} s, {said(folder)}", flush=True)
+
+
+def killed_and_resumed(folder: Path, options: argparse.Namespace, books: list[dict]) -> int:
+    """The run that is killed at random instants, resumed each time and at last left to its end; returns the number of kills."""
+    make_workspace(folder)
+    draw, kills = random.Random(options.seed), 0
+    for instant in sorted(draw.uniform(0, sum(book["seconds"] for book in books)) for _ in range(options.kills)):
+        at = 0
+        while instant > books[at]["seconds"]:
+            instant -= books[at]["seconds"]
+            at += 1
+        name, process = books[at]["notebook"], start(folder, options)
+        while process.poll() is None and not begun(folder, name):
+            time.sleep(0.02)
+        try:
+            process.wait(instant)
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+        kills += process.returncode == -signal.SIGKILL
+        what = "killed" if process.returncode == -signal.SIGKILL else "ended before"
+        print(f"{what} {instant:.1f} s into {name[:2]}: {said(folder)}", flush=True)
+    if start(folder, options).wait():
+        sys.exit((folder / "run.log").read_text(encoding="utf-8"))
+    print(f"left to its end: {said(folder)}", flush=True)
+    return kills
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", default="demo")
@@ -99,36 +133,9 @@ def main() -> None:
     parser.add_argument("-p", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the run")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.scratch, ignore_cleanup_errors=True) as name:
-        whole, killed = (make_workspace(Path(name) / which) for which in ("whole", "killed"))
-        began = time.monotonic()
-        process = start(whole, options)
-        if process.wait():
-            sys.exit(f"the run that nobody disturbs failed:\n{(whole / 'run.log').read_text(encoding='utf-8')}")
-        books = manifest_of(whole)["notebooks"]
-        print(f"undisturbed: {time.monotonic() - began:.0f} s, {said(whole)}", flush=True)
-        instants = sorted(random.Random(options.seed).uniform(0, sum(book["seconds"] for book in books))
-                          for _ in range(options.kills))
-        kills = 0
-        for instant in instants:
-            at = 0
-            while instant > books[at]["seconds"]:
-                instant -= books[at]["seconds"]
-                at += 1
-            name, process = books[at]["notebook"], start(killed, options)
-            while process.poll() is None and not begun(killed, name):
-                time.sleep(0.02)
-            try:
-                process.wait(instant)
-            except subprocess.TimeoutExpired:
-                os.kill(process.pid, signal.SIGKILL)
-                process.wait()
-            kills += process.returncode == -signal.SIGKILL
-            what = "killed" if process.returncode == -signal.SIGKILL else "ended before"
-            print(f"{what} {instant:.1f} s into {name[:2]}: {said(killed)}", flush=True)
-        process = start(killed, options)
-        if process.wait():
-            sys.exit((killed / "run.log").read_text(encoding="utf-8"))
-        print(f"left to its end: {said(killed)}", flush=True)
+        whole, killed = Path(name) / "whole", Path(name) / "killed"
+        undisturbed(whole, options)
+        kills = killed_and_resumed(killed, options, manifest_of(whole)["notebooks"])
         manifest = manifest_of(killed)
         states = {entry["status"] for entry in manifest["notebooks"]}
         found = differences(*(folder / "papermill_runs" / "run" for folder in (whole, killed)))

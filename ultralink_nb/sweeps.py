@@ -14,7 +14,7 @@ from typing import Any
 from ultralink_nb import freshness
 from ultralink_nb.parameters import BadParameter, check_value
 from ultralink_nb.profiles import RUNS, RunError, parse_setting, parse_value, without_effect
-from ultralink_nb.runs import Request, Step, plan, run
+from ultralink_nb.runs import Request, Step, plan, read_manifest, run
 
 
 def read_sweeps(texts: Iterable[str]) -> dict[str, list[Any]]:
@@ -49,14 +49,15 @@ def siblings(request: Request, sweeps: Mapping[str, Sequence[Any]]) -> list[Requ
     """
     if both := sorted(set(sweeps) & set(request.changes)):
         raise BadParameter(f"{both[0]} is given by -p and by --sweep: leave one out")
+    if request.start or request.only:
+        raise BadParameter("a sweep runs what depends on its parameter and takes over the rest: leave out --from and --only")
     found = []
     for values in product(*sweeps.values()):
         given = dict(zip(sweeps, values, strict=True))
         name = "-".join([request.name, *(f"{key}-{_slug(value)}" for key, value in given.items())])
         if any(name == other.name for other in found):
             name += f"-{freshness.digest(repr(given).encode())[:6]}"
-        found.append(Request(request.profile, name, {**request.changes, **given}, request.start, request.end, request.only,
-                             request.force))
+        found.append(Request(request.profile, name, {**request.changes, **given}, end=request.end, force=request.force))
     for one in found:
         _, _, chosen = one.check()
         if names := without_effect(sweeps, chosen):
@@ -81,7 +82,7 @@ def run_sweep(
     for number, one in enumerate(requests, 1):
         say(f"sweep {number}/{len(requests)}: run {one.name}")
         try:
-            run(one.profile, one.name, one.changes, one.force, say, start=one.start, end=one.end, only=one.only,
+            run(one.profile, one.name, one.changes, one.force, say, end=one.end,
                 donors=[base, *(other.name for other in requests[: number - 1])])
             report(RUNS / one.name)
         except RunError as error:
@@ -95,20 +96,19 @@ def run_sweep(
     return errors
 
 
-def plan_sweep(requests: Sequence[Request]) -> list[list[Step]]:
-    """What each run of a sweep would do; a notebook that an earlier one of them makes from the same is marked as taken over."""
+def plan_sweep(requests: Sequence[Request], base: str) -> list[list[Step]]:
+    """What each run of a sweep would do; a notebook that `base` or an earlier one makes from the same is marked as taken over."""
     plans = [plan(one) for one in requests]
-    for number, (one, steps) in enumerate(zip(requests, plans, strict=True)):
+    made = [(base, {entry["notebook"]: entry["basis"] for entry in read_manifest(RUNS / base).get("notebooks", [])
+                    if entry.get("status") == "ok" and "basis" in entry})]
+    for one, steps in zip(requests, plans, strict=True):
         for at, step in enumerate(steps):
-            same = [other.name for other, others in zip(requests[:number], plans[:number], strict=True)
-                    if all(_alike(a, b) for a, b in zip(steps[: at + 1], others[: at + 1], strict=True))]
-            if (step.why or step.after) and same and not one.forced():
+            same = [name for name, bases in made if all(_alike(a.basis, bases.get(a.book.name)) for a in steps[: at + 1])]
+            if (step.why or step.after) and same and not one.force:
                 step.taken_from = same[0]
+        made.append((one.name, {step.book.name: step.basis for step in steps}))
     return plans
 
 
-def _alike(one: Step, other: Step) -> bool:
-    def parts(step: Step) -> tuple:
-        return step.book, step.basis["code"], step.basis["parameters"], step.basis["inputs"]
-
-    return parts(one) == parts(other)
+def _alike(one: Mapping[str, Any], other: Mapping[str, Any] | None) -> bool:
+    return other is not None and all(one[part] == other[part] for part in ("code", "parameters", "inputs", "package"))
