@@ -36,7 +36,8 @@ def curves(found: Evidence) -> Figure:
         ax.axhline(full["value"], color="black", linestyle="--", linewidth=1.2, label="full set")
         for policy in policies:
             mine, style = part[part["policy"] == policy].sort_values("kept_fraction"), {"color": colors[policy], "label": policy}
-            line, own = mine[mine["asked"].notna()].drop_duplicates("kept_fraction"), mine[mine["asked"].isna()]
+            own = mine[mine["asked"].isna()]  # the control has no size of its own: all that were drawn are on its line
+            line = (mine if policy == RANDOM else mine[mine["asked"].notna()]).drop_duplicates("kept_fraction")
             ax.plot(line["kept_fraction"], line["value"], marker="o", markersize=3.5, linewidth=1.4, **style)
             if policy != RANDOM:
                 ax.plot(own["kept_fraction"], own["value"], color=colors[policy], marker="D", markersize=7, linestyle="none",
