@@ -8,7 +8,7 @@ notebooks and taken in order: an instant is a notebook and a number of seconds a
 runner alone; its kernel is left to the kit. The next command starts at once. The last one is left to its end.
 
 Printed for each: the notebook and the second, which notebooks it ran and whether it found a kernel still at work. Then every
-table of both runs is compared, row for row and column for column, in order; nothing is left out (`IGNORED` is empty). Exit code
+table of both runs is compared, row for row and column for column, in order; nothing is left out. Exit code
 1 if anything differs.
 """
 
@@ -28,7 +28,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 ROOT = Path(__file__).resolve().parent.parent
-IGNORED: tuple[str, ...] = ()  # columns
 
 
 def make_workspace(folder: Path) -> Path:
@@ -77,8 +76,7 @@ def differences(one: Path, other: Path) -> list[str]:
         if left.schema != right.schema:
             found.append(f"{name}: the columns differ")
             continue
-        columns = [column for column in left.column_names if column not in IGNORED]
-        unequal = [column for column in columns if not _same(left[column], right[column])]
+        unequal = [column for column in left.column_names if not _same(left[column], right[column])]
         if unequal:
             found.append(f"{name} ({len(left):,} and {len(right):,} rows): {', '.join(unequal)}")
     print(f"{len(names)} tables compared")
