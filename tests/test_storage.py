@@ -13,7 +13,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from obstore.store import S3Store
 
-from tests.conftest import command
+from tests.conftest import command, make_workspace
 from ultralink_nb import storage
 from ultralink_nb.storage import StorageError, localise, pull, push
 
@@ -170,6 +170,20 @@ def test_inputs_over_http_and_from_memory(tmp_path):
             web.shutdown()
     fsspec.filesystem("memory").pipe("/shelf/a.txt", b"from memory")
     assert Path(localise("memory://shelf/a.txt", tmp_path)).read_text() == "from memory"
+
+
+def test_the_run_command_mirrors_and_another_machine_goes_on(bucket, tmp_path):
+    first, second = (make_workspace(tmp_path / name) for name in ("first", "second"))
+    words = "ultralink_nb.cli", "run", "demo", "--run", "one", "--to", "01", "--store", bucket
+    done = command(*words, cwd=first)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {"one/manifest.json", "one/report.html", "one/01_knowledge_grounding.ipynb"} <= set(objects(bucket))
+    again = command(*words, cwd=second)
+    assert "files of run one from its store" in again.stdout and "up to date, skipped" in again.stdout, again.stdout
+    third = make_workspace(tmp_path / "third")
+    pulled = command("ultralink_nb.cli", "pull", bucket, "one", cwd=third)
+    assert pulled.returncode == 0 and (third / "papermill_runs" / "one" / "manifest.json").is_file(), pulled.stderr
+    assert not any(KEY.encode() in path.read_bytes() for path in first.joinpath("papermill_runs").rglob("*") if path.is_file())
 
 
 def test_plain_papermill_writes_to_a_bucket(bucket, tmp_path):

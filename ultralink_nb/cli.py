@@ -46,6 +46,36 @@ app.command()(run_command.run)
 _JSON = typer.Option("--json", help="print JSON for a program instead of a table")
 
 
+@app.command()
+def pull(
+    url: Annotated[str, typer.Argument(metavar="URL", help="the store, as given to run --store")],
+    name: Annotated[str, typer.Argument(metavar="RUN", help="the run's name")],
+) -> None:
+    """Bring a run back from object storage; files that are the same stay.
+
+    Credentials come from the environment, as AWS_ACCESS_KEY_ID. Afterwards
+    `run --store` goes on with it; it also pulls by itself where the run is
+    not on this machine yet.
+
+    Example:
+
+    ultralink-nb pull s3://bucket/prefix demo
+    """
+    from ultralink_nb import storage
+    from ultralink_nb.running import locked
+
+    if not name or Path(name).name != name or name.startswith("."):
+        _stop(f"a run's name is a plain folder name, not {name!r}", 2)
+    folder = runs.RUNS / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder, print):
+            came = storage.pull(url, folder, runs.FIGURES / name)
+    except (storage.StorageError, runs.RunError) as error:
+        _stop(str(error), getattr(error, "code", 1))
+    print(f"{len(came)} files came; see ultralink-nb status {name}")
+
+
 @app.command("list")
 def list_all(json_output: Annotated[bool, _JSON] = False) -> None:
     """All runs: how they stand, when they started, how long they took, what they take on disk.

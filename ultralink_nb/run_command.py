@@ -71,6 +71,9 @@ def run(
         metavar="NN", help="run just this notebook; may be given often", autocompletion=complete_notebooks)] = None,
     force: Annotated[bool, typer.Option("--force", help="run every notebook, also those that are up to date")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would run, why and with what; touch nothing")] = False,
+    store: Annotated[str | None, typer.Option(
+        metavar="URL", help="mirror the run to object storage, s3://bucket/prefix; pulled from there first if it is not here",
+        envvar="ULTRALINK_STORE")] = None,
 ) -> None:
     """Run the notebooks in order, skip what is up to date, report.
 
@@ -111,13 +114,15 @@ def run(
             changes[key] = runs.parse_value(value)
         request = runs.Request(profile, name or Path(profile).stem, changes, start, end, tuple(only or ()), force)
         if sweep:
+            if store and not dry_run:
+                raise BadParameter("--store mirrors one run: leave it out of a sweep, or name each run on its own")
             _sweep(request, sweeps.read_sweeps(sweep), dry_run, say)
         elif dry_run:
             for note in runs.notes(request):
                 print(note)
             _print_plan(request.name, runs.plan(request))
         else:
-            _run_one(request, say)
+            _run_one(request, say, store)
     except (BadParameter, runs.RunError) as error:
         stop(str(error), getattr(error, "code", 2))
     except OSError as error:  # a full disk, a folder that may not be written
@@ -132,11 +137,46 @@ def _report(folder: Path) -> Path:
     return report.write_report(folder)
 
 
-def _run_one(request: runs.Request, say: runs.Say) -> None:
+def _mirror(request: runs.Request, store: str, say: runs.Say) -> Callable[[], bool]:
+    """Bring a run that is not here from a store, and return what sends it there; a store that is away does not stop a run."""
+    from ultralink_nb import storage
+
+    folders = runs.RUNS / request.name, runs.FIGURES / request.name
+    if not (folders[0] / "manifest.json").is_file():
+        try:
+            say(f"pulled {len(storage.pull(store, *folders))} files of run {request.name} from its store")
+        except storage.NoSuchRun:
+            pass
+
+    def send() -> bool:
+        try:
+            storage.push(*folders, store)
+            return True
+        except storage.StorageError as error:
+            say(f"note: {error} The run is whole in {folders[0]}; the same command sends it again")
+            return False
+
+    return send
+
+
+def _run_one(request: runs.Request, say: runs.Say, store: str | None = None) -> None:
     folder = runs.RUNS / request.name
+    request.check()
+    send = _mirror(request, store, say) if store else lambda: True
+    try:
+        _run_and_report(request, folder, send, say)
+    except runs.RunError as error:
+        if error.code != 3:  # else it is the other run's to send
+            send()
+        raise
+    if not send():
+        raise runs.RunError(f"run {request.name} is done, but not all of it is in its store", 1)
+
+
+def _run_and_report(request: runs.Request, folder: Path, send: Callable[[], object], say: runs.Say) -> None:
     try:
         manifest = runs.run(request.profile, request.name, request.changes, request.force, say, start=request.start,
-                            end=request.end, only=request.only)
+                            end=request.end, only=request.only, after=send)
     except runs.RunError as error:
         if error.code == 1:
             _report(folder)

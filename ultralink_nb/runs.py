@@ -186,12 +186,14 @@ class _Record:
 
 
 def run(profile: str, name: str, changes: Mapping[str, Any] | None = None, force: bool = False, say: Say = print, *,
-        start: str | None = None, end: str | None = None, only: Iterable[str] = (), donors: Iterable[str] = ()) -> dict[str, Any]:
+        start: str | None = None, end: str | None = None, only: Iterable[str] = (), donors: Iterable[str] = (),
+        after: Callable[[], None] = lambda: None) -> dict[str, Any]:
     """Execute the notebooks of a run and return its manifest.
 
     start, end, only: see `Request`; donors: other runs, from which a notebook is taken over if it was made from the same there.
-    Raises BadParameter before any work if the profile does not hold, and RunError with the exit code: 1 a notebook failed,
-    2 the run cannot be as asked for, 3 the folder is in use, 130, 143 or 129 it was stopped by a signal.
+    after: called when a notebook has ended, well or not.
+    Raises BadParameter before any work if the profile does not hold, and RunError with the exit code: 1 a notebook failed, 2 the
+    run cannot be as asked for, 3 the folder is in use, 130, 143 or 129 it was stopped by a signal.
     """
     request = Request(profile, name, dict(changes or {}), start, end, tuple(only), force)
     parameters, books, _ = request.check()
@@ -213,7 +215,10 @@ def run(profile: str, name: str, changes: Mapping[str, Any] | None = None, force
                     record.entries[step.book.name] = {"notebook": step.book.name, "status": "planned", "why": step.why}
             record.write()
             for number, step in enumerate(steps, 1):
-                _do(step, f"[{number}/{len(steps)}] {step.book.stem}", record, request, books, lock_fd, donors, say)
+                try:
+                    _do(step, f"[{number}/{len(steps)}] {step.book.stem}", record, request, books, lock_fd, donors, say)
+                finally:
+                    after()
         except Stopped as stopped:
             record.write(status="interrupted", finished=_now())
             raise RunError(f"stopped by {stopped}; nothing that was finished is lost, and this resumes: "

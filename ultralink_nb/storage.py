@@ -16,7 +16,6 @@ it is pulled, does what was not recorded again.
 import errno
 import functools
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
@@ -27,7 +26,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
-from papermill import iorw
 
 from ultralink_nb.errors import KitError
 from ultralink_nb.records import atomic_path
@@ -45,31 +43,35 @@ class StorageError(KitError, OSError):
         super().__init__(message)
 
 
+class NoSuchRun(StorageError):
+    """A store without the run that is asked for."""
+
+
 def is_url(value: object) -> bool:
     """Whether a parameter names what fsspec reads: `scheme://…`. `hub:…` is no URL."""
     return isinstance(value, str) and "://" in value
 
 
-def _shown(url: str) -> str:
+def shown(url: str) -> str:
     """A URL without what may be a secret in it: a query is how signed addresses carry their key."""
     return url.partition("?")[0]
 
 
 @contextmanager
-def _named(url: str, doing: str) -> Iterator[None]:
+def named(url: str, doing: str) -> Iterator[None]:
     """What goes wrong inside becomes a `StorageError` that names the object; the library's own text may hold a signed address."""
     try:
         yield
     except StorageError:
         raise
     except FileNotFoundError:
-        raise StorageError(f"{_shown(url)} is not there: check bucket and path") from None
+        raise StorageError(f"{shown(url)} is not there: check bucket and path") from None
     except PermissionError:
-        raise StorageError(f"{_shown(url)} may not be {doing} with the credentials in the environment") from None
+        raise StorageError(f"{shown(url)} may not be {doing} with the credentials in the environment") from None
     except Exception as error:
         if isinstance(error, OSError) and (error.filename is not None or error.errno in (errno.ENOSPC, errno.EDQUOT)):
             raise  # a disk of this machine, which says itself what is wrong
-        raise StorageError(f"{_shown(url)} could not be {doing} ({type(error).__name__}): is the store reachable, and are the "
+        raise StorageError(f"{shown(url)} could not be {doing} ({type(error).__name__}): is the store reachable, and are the "
                            "endpoint and the credentials in the environment right?") from None
 
 
@@ -91,7 +93,7 @@ def _filesystem(scheme: str, endpoint: str) -> fsspec.AbstractFileSystem:
     )
 
 
-def _open_store(url: str) -> fsspec.AbstractFileSystem:
+def open_store(url: str) -> fsspec.AbstractFileSystem:
     scheme, _, rest = url.partition("://")
     if "@" in rest.split("/")[0] and scheme not in ("abfs", "abfss"):
         raise StorageError(f"{scheme}://… carries a user or a password: put credentials into the environment")
@@ -116,7 +118,7 @@ def _local_files(run_folder: Path, figures_folder: Path) -> dict[str, Path]:
 
 def _read(store: fsspec.AbstractFileSystem, url: str) -> bytes:
     """A small object; empty where there is none."""
-    with _named(url, "read"):
+    with named(url, "read"):
         try:
             return store.cat_file(url)
         except FileNotFoundError:
@@ -129,7 +131,7 @@ def push(run_folder: Path, figures_folder: Path, url: str) -> list[str]:
     What is gone here goes there too, as far as a push had put it there. Raises `StorageError`; files of this machine are only
     read. A push that was cut off is made good by the next one.
     """
-    store, root = _open_store(url), f"{url.rstrip('/')}/{run_folder.name}"
+    store, root = open_store(url), f"{url.rstrip('/')}/{run_folder.name}"
     there: dict[str, str] = json.loads(_read(store, f"{root}/{INDEX}") or "{}")
     files, here, sent = _local_files(run_folder, figures_folder), {}, []
     manifest = files.pop(MANIFEST, None)
@@ -137,25 +139,25 @@ def push(run_folder: Path, figures_folder: Path, url: str) -> list[str]:
     for name, path in files.items():
         here[name] = _hash(path)
         if there.get(name) != here[name]:
-            with _named(f"{root}/{name}", "written"):
+            with named(f"{root}/{name}", "written"):
                 store.put_file(str(path), f"{root}/{name}")
             sent.append(name)
     if here != there:
-        with _named(f"{root}/{INDEX}", "written"):
+        with named(f"{root}/{INDEX}", "written"):
             store.pipe_file(f"{root}/{INDEX}", json.dumps(here, indent=1).encode())
     if last and _read(store, f"{root}/{MANIFEST}") != last:
-        with _named(f"{root}/{MANIFEST}", "written"):
+        with named(f"{root}/{MANIFEST}", "written"):
             store.pipe_file(f"{root}/{MANIFEST}", last)
         sent.append(MANIFEST)
     for name in sorted(there.keys() - here.keys()):
-        with _named(f"{root}/{name}", "removed"):
+        with named(f"{root}/{name}", "removed"):
             if store.exists(f"{root}/{name}"):
                 store.rm_file(f"{root}/{name}")
     return sent
 
 
 def _fetch(store: fsspec.AbstractFileSystem, url: str, path: Path) -> None:
-    with atomic_path(path) as temporary, _named(url, "read"), store.open(url, "rb") as source, temporary.open("wb") as target:
+    with atomic_path(path) as temporary, named(url, "read"), store.open(url, "rb") as source, temporary.open("wb") as target:
         shutil.copyfileobj(source, target, PIECE)
 
 
@@ -165,15 +167,15 @@ def pull(url: str, run_folder: Path, figures_folder: Path) -> list[str]:
     A file that is here and not in the store stays, too. The manifest comes last. Raises `StorageError` where the store has no
     such run or a name in it leads out of the run's folders.
     """
-    store, root = _open_store(url), f"{url.rstrip('/')}/{run_folder.name}"
+    store, root = open_store(url), f"{url.rstrip('/')}/{run_folder.name}"
     index: dict[str, str] = json.loads(_read(store, f"{root}/{INDEX}") or "{}")
     manifest, came = _read(store, f"{root}/{MANIFEST}"), []
     if not index and not manifest:
-        raise StorageError(f"{_shown(root)} holds no run: check the store and the run's name")
+        raise NoSuchRun(f"{shown(root)} holds no run: check the store and the run's name")
     for name, expected in index.items():
         inside = PurePosixPath(name)
         if inside.is_absolute() or ".." in inside.parts or "\\" in name:
-            raise StorageError(f"{_shown(root)}: the name {name!r} leads out of the run's folder")
+            raise StorageError(f"{shown(root)}: the name {name!r} leads out of the run's folder")
         path = figures_folder / inside.relative_to("figures") if inside.parts[0] == "figures" else run_folder / inside
         if not path.is_file() or _hash(path) != expected:
             _fetch(store, f"{root}/{name}", path)
@@ -196,45 +198,15 @@ def localise(value: Any, cache_dir: str | Path = ".cache") -> Any:
         return [localise(one, cache_dir) for one in value]
     if not is_url(value):
         return value
-    store = _open_store(value)
-    with _named(value, "read"):
+    store = open_store(value)
+    with named(value, "read"):
         store.invalidate_cache()  # another process may have written
         about = store.info(value)
     if about.get("type") == "directory":
-        raise StorageError(f"{_shown(value)} is a folder: name its files, as a list")
+        raise StorageError(f"{shown(value)} is a folder: name its files, as a list")
     version = [str(about[name]) for name in (*_VERSION, "size") if about.get(name)]
     key = hashlib.sha256("\0".join([value, *version]).encode()).hexdigest()[:16]
-    path = Path(cache_dir) / "inputs" / key / PurePosixPath(_shown(value)).name
+    path = Path(cache_dir) / "inputs" / key / PurePosixPath(shown(value)).name
     if not path.is_file() or not any(about.get(name) for name in _VERSION):
         _fetch(store, value, path)
     return str(path)
-
-
-class FsspecHandler:
-    """Papermill's way to read and write notebooks at any URL that this module opens."""
-
-    @classmethod
-    def read(cls, path: str) -> str:
-        with _named(path, "read"):
-            return _open_store(path).cat_file(path).decode()
-
-    @classmethod
-    def write(cls, buf: str, path: str) -> None:
-        with _named(path, "written"):
-            _open_store(path).pipe_file(path, buf.encode())
-
-    @classmethod
-    def listdir(cls, path: str) -> list[str]:
-        with _named(path, "read"):
-            return _open_store(path).ls(path, detail=False)
-
-    @classmethod
-    def pretty_path(cls, path: str) -> str:
-        return _shown(path)
-
-
-# Entry points `papermill.io` of the package. Without obstore papermill's own handlers, where it has some, stay as they are.
-HAS_OBSTORE = importlib.util.find_spec("obstore") is not None
-papermill_s3 = FsspecHandler() if HAS_OBSTORE else iorw.S3Handler()
-papermill_gs = FsspecHandler() if HAS_OBSTORE else iorw.GCSHandler()
-papermill_fsspec = FsspecHandler()
