@@ -81,8 +81,12 @@ class Notebook:
         digits = [c for c in self.cells("Code").last.locator(".jp-InputArea-prompt").text_content() or "" if c.isdigit()]
         return int("".join(digits) or 0)
 
+    def said(self) -> Locator:
+        """What cells wrote to the error stream; JupyterLab shows a cell's exception as such a text, too."""
+        return self.panel.locator("[data-mime-type='application/vnd.jupyter.stderr']")
+
     def errors(self) -> Locator:
-        return self.panel.locator("[data-mime-type='application/vnd.jupyter.error']")
+        return self.said().filter(has=self.page.locator(".ansi-red-fg"))  # the colour of a traceback's first line
 
     def table_of_contents(self) -> list[str]:
         """The headings that the side bar's table of contents shows, from top to bottom."""

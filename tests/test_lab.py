@@ -102,8 +102,7 @@ def run_all(notebook: Notebook, name: str, workspace: Path) -> None:
         path.unlink()
     notebook.run_all()
     assert notebook.errors().all_text_contents() == []
-    said = notebook.panel.locator("[data-mime-type='application/vnd.jupyter.stderr']").all_text_contents()
-    assert not [text for text in said if "warning" in text.lower()]
+    assert not [text for text in notebook.said().all_text_contents() if "warning" in text.lower()]
     widths = notebook.pictures()
     assert 1 <= len(widths) == len(list(figures.glob(f"{name[:3]}*.png"))) and all(width > 300 for width in widths)
     assert not notebook.page.locator(".jp-Dialog").count() and not notebook.page.locator(".Toastify__toast").count()
