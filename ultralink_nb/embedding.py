@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from string import Formatter
 from typing import Any
@@ -24,6 +24,7 @@ from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from ultralink_nb.encoders import Encoder, ModelNotFound, open_encoder
+from ultralink_nb.engine import Engine, LocalEngine
 from ultralink_nb.errors import KitError
 from ultralink_nb.records import atomic_path
 from ultralink_nb.vector_cache import CacheError, VectorCache, text_keys
@@ -129,8 +130,24 @@ def _encode(texts: Sequence[str], lengths: np.ndarray, encoder: Encoder, batch_t
     return _of_length_one(pooled)
 
 
+_opened = cache(open_encoder)  # a process of a cluster opens an encoder once
+
+
+def _encode_far(
+    texts: Sequence[str], lengths: np.ndarray, encoder: Encoder | tuple, identity: str, batch_tokens: int
+) -> np.ndarray:
+    """`_encode` on another node. encoder: what opens it there, since models do not travel; or one that does."""
+    opened = _opened(*encoder) if isinstance(encoder, tuple) else encoder
+    if opened.identity != identity:
+        raise BadEmbedding(f"a node has another encoder ({opened.identity}) than this machine ({identity}), whose vectors would "
+                           "not be comparable: give all nodes the same versions and files")
+    with threadpool_limits(1, user_api="blas"):
+        return _encode(texts, lengths, opened, batch_tokens)
+
+
 def _fill(
-    cache: VectorCache, keys: np.ndarray, rows: np.ndarray, texts: Sequence[str], encoder: Encoder, batch_tokens: int
+    cache: VectorCache, keys: np.ndarray, rows: np.ndarray, texts: Sequence[str], encoder: Encoder, batch_tokens: int,
+    engine: Engine,
 ) -> None:
     """Encode texts into the cache: of each of the `keys` (m,), the one that stands in its row (m,) of `texts`."""
     def chosen(rows: np.ndarray) -> list[str]:  # half surrogate pairs and zero bytes stop most tokenizers
@@ -143,6 +160,8 @@ def _fill(
     def encoded(batch: np.ndarray) -> np.ndarray:
         return _encode(chosen(rows[batch]), lengths[batch], encoder, batch_tokens)
 
+    far = ((chosen(rows[batch]), lengths[batch], getattr(encoder, "recipe", encoder), encoder.identity, batch_tokens)
+           for batch in batches)
     with (
         ThreadPoolExecutor(encoder.workers) as pool,
         threadpool_limits(1 if encoder.workers > 1 else None, user_api="blas"),
@@ -150,7 +169,8 @@ def _fill(
              disable=None if len(rows) > 500 else True) as bar,
     ):
         try:
-            for batch, vectors in zip(batches, pool.map(encoded, batches), strict=True):
+            found = engine.map(_encode_far, far, gpu=encoder.on_gpu) if engine.far else pool.map(encoded, batches)
+            for batch, vectors in zip(batches, found, strict=True):
                 cache.put(keys[batch], vectors)
                 bar.update(int(lengths[batch].sum()))
         finally:
@@ -159,13 +179,14 @@ def _fill(
 
 def embed(
     texts: Sequence[str], encoder: Encoder, cache_dir: str | Path, batch_tokens: int = 16384, out: str | Path | None = None,
-    dtype: type = np.float32,
+    dtype: type = np.float32, engine: Engine = LocalEngine(),  # noqa: B008 (it has no state)
 ) -> np.ndarray:
     """Vectors of the texts, shape (n, dimension), of length one; only texts that are not in the cache are encoded.
 
     batch_tokens: tokens encoded at once, padding included, by each of the encoder's workers. out: a `.npy` file to write, block
     by block; it comes back memory-mapped and read-only, for where n × dimension does not fit in memory. dtype: float32 or
-    float16; the values are those of the cache, rounded to float16 and brought to length one again.
+    float16; the values are those of the cache, rounded to float16 and brought to length one again. engine: where texts are
+    encoded; the same batches come to the same vectors, and the cache is written here.
     A text without content (empty, blank, or without a token that the encoder knows) has no direction: its row is zero.
     Raises `BadEmbedding` if the encoder returns a vector that is not finite or of another dimension, `CacheError` if the cache
     cannot be read or written. What was encoded before an error is kept.
@@ -179,7 +200,7 @@ def embed(
         numbers = cache.find(keys)
         missing = np.flatnonzero(numbers < 0)
         if len(missing):
-            _fill(cache, keys[missing], first[missing], texts, encoder, batch_tokens)
+            _fill(cache, keys[missing], first[missing], texts, encoder, batch_tokens, engine)
             numbers[missing] = cache.find(keys[missing])
 
         def blocks() -> Iterator[np.ndarray]:

