@@ -24,7 +24,7 @@ STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")  # where a completion end
 ASK = {
     "en": "Complete this Python function. Answer with the whole function in one block of code.",
     "zh": "请补全下面的 Python 函数。请用一个代码块写出完整的函数。",
-    "ru": "Допишите эту функцию на Python. Ответьте всей функцией в одном блоке кода.",
+    "ru": "Допишите эту функцию на Python. В ответе приведите функцию целиком, в одном блоке кода.",
     "fr": "Complétez cette fonction Python. Répondez par la fonction entière dans un seul bloc de code.",
     "es": "Completa esta función de Python. Responde con la función entera en un solo bloque de código.",
     "de": "Vervollständige diese Python-Funktion. Antworte mit der ganzen Funktion in einem Codeblock.",

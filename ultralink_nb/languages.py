@@ -150,7 +150,7 @@ LANGUAGES: dict[str, Language] = {
             passing_words="a an the that please kindly",
             courtesies="please|kindly|hi|hello|hey|thanks|thank you|in advance|can you|could you|would you|can you tell me|"
                        "could you tell me|i would like you to|i want you to",
-            negations="not t no never none nobody nothing without cannot",
+            negations="not t no never none nobody nothing without cannot neither",
             number_words=_EN_NUMBERS,
             common_words="the a of and to in is that it was for on are with as "
                          "his her they be at this have from or had by you how what many",
@@ -198,7 +198,7 @@ LANGUAGES: dict[str, Language] = {
             passing_words="пожалуйста же ли",
             courtesies="пожалуйста|будьте добры|спасибо|заранее|большое спасибо|здравствуйте|привет|добрый день|"
                        "не могли бы вы|не мог бы ты|можете ли вы|можешь ли ты",
-            negations="не ни нет без никогда никто ничего",
+            negations="не ни нет без никогда никто никого никому ничего нельзя",
             decimal_mark=",", number_words=_RU_NUMBERS, relative_length=1.14,
             file_words=("файл", "изображение"),
             category_words=("категория",),
@@ -221,7 +221,7 @@ LANGUAGES: dict[str, Language] = {
             passing_words="le la les l un une du des",
             courtesies="s il vous plaît|s il te plaît|svp|merci|merci d avance|merci beaucoup|bonjour|salut|veuillez|"
                        "pouvez vous|peux tu|pourriez vous|pourrais tu|je vous prie",
-            negations="pas jamais sans aucun aucune rien personne non",
+            negations="pas jamais sans aucun aucune rien personne non ni",
             decimal_mark=",", number_words=_FR_NUMBERS, relative_length=1.18,
             common_words="le la les de des du et est en que qui dans pour sur pas "
                          "par plus au aux il elle ils elles a avec ce se vous combien sont",
@@ -254,7 +254,7 @@ LANGUAGES: dict[str, Language] = {
             "es", "Spanish", "español", "#E69F00",
             passing_words="el la los las un una unos unas",
             courtesies="por favor|gracias|muchas gracias|de antemano|hola|buenos días|puedes|puede|podrías|podría",
-            negations="no nunca sin ni nada nadie ningún ninguna tampoco",
+            negations="no nunca jamás sin ni nada nadie ningún ninguno ninguna tampoco",
             decimal_mark=",", number_words=_ES_NUMBERS, relative_length=1.17,
             common_words="el la los las de del y es en que por con para "
                          "se su al lo como más no ella qué cuántos cuántas cuánto son hay",
@@ -276,7 +276,7 @@ LANGUAGES: dict[str, Language] = {
             "de", "German", "Deutsch", "#56B4E9",
             passing_words="der die das den dem des ein eine einen einem einer eines bitte",
             courtesies="bitte|danke|vielen dank|im voraus|hallo|guten tag|kannst du|könntest du|können sie|könnten sie",
-            negations="nicht kein keine keinen keinem keiner nie niemals ohne nichts",
+            negations="nicht kein keine keinen keinem keiner keines nie niemals niemand ohne nichts weder",
             decimal_mark=",", number_words=_DE_NUMBERS, relative_length=1.16,
             common_words="der die das den dem des und ist in zu von mit auf "
                          "für sich nicht auch es er sie wie viele im am hat sind",

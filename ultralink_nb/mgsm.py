@@ -37,17 +37,18 @@ class Words(NamedTuple):
     strict: str
 
 
+# The Russian steps are one word in MGSM itself.
 WORDS = {
     "en": Words("Solve the problem step by step. Finish with the sentence: {}", "The answer is {}.", "Question:",
                 "Step-by-Step Answer:", r"The answer is (\-?[0-9\.\,]+)"),
     "zh": Words("请逐步解题，最后用这句话结束：{}", "答案是 {}。", "问题：", "逐步解答：", r"答案是 (\-?[0-9\.\,]+)。"),
-    "ru": Words("Решите задачу по шагам. Закончите предложением: {}", "Ответ — {}.", "Задача:", "Пошаговоерешение:",
+    "ru": Words("Решите задачу по шагам. Закончите ответ предложением: {}", "Ответ — {}.", "Задача:", "Пошаговоерешение:",
                 r"Ответ — (\-?[0-9\.\,]+)"),
-    "fr": Words("Résolvez le problème pas à pas. Terminez par la phrase : {}", "La réponse est {}.", "Question :",
+    "fr": Words("Résolvez le problème étape par étape. Terminez par la phrase : {}", "La réponse est {}.", "Question :",
                 "Réponse étape par étape :", r"La réponse est (\-?[0-9\.\,]+)"),
     "es": Words("Resuelve el problema paso a paso. Termina con la frase: {}", "La respuesta es {}.", "Pregunta:",
                 "Respuesta paso a paso:", r"La respuesta es (\-?[0-9\.\,]+)"),
-    "de": Words("Löse die Aufgabe Schritt für Schritt. Ende mit dem Satz: {}", "Die Antwort lautet {}.", "Frage:",
+    "de": Words("Löse die Aufgabe Schritt für Schritt. Schließe mit dem Satz: {}", "Die Antwort lautet {}.", "Frage:",
                 "Schritt-für-Schritt-Antwort:", r"Die Antwort lautet (\-?[0-9\.\,]+)"),
 }
 
