@@ -121,7 +121,8 @@ def test_the_default_encoder_gives_the_same_vectors_there(engine, tmp_path):
     np.testing.assert_allclose(here, there, atol=1e-6)
 
 
-def test_neighbours_are_the_same_there(engine, cluster, monkeypatch):
+@pytest.mark.parametrize("kind", ["exact", "ivf"])
+def test_neighbours_are_the_same_there(engine, cluster, monkeypatch, kind):
     from ultralink_nb import neighbours
 
     rng = np.random.default_rng(1)
@@ -130,7 +131,7 @@ def test_neighbours_are_the_same_there(engine, cluster, monkeypatch):
     languages = [code for code in ("en", "fr", "zh") for _ in range(150)]
     centred = centre(vectors, languages)
     monkeypatch.setattr(neighbours, "BLOCK", 8)  # blocks of 64 rows: three a language, the last one smaller
-    here, there = search_between(centred, 4), search_between(centred, 4, engine=engine)
+    here, there = search_between(centred, 4, kind), search_between(centred, 4, kind, engine=engine)
     assert here.keys() == there.keys()
     for pair in here:
         assert np.array_equal(here[pair].rows, there[pair].rows)

@@ -51,7 +51,7 @@ def search_between(
 
     kind: `exact`, `ivf` (in lists), or `auto`, which is exact for a language of at most `EXACT_LIMIT` rows and on a GPU. rows:
     the row numbers that take part, as queries and as answers; None for all. Equal vectors come in the order of their rows.
-    engine: where exact comparisons run, block against block; lists are searched here, beside the vectors.
+    engine: where the search runs: exact comparisons block against block, lists (made here) one target language after the other.
     """
     return _search(centred, k, kind, rows, [(a, b) for b in centred.languages for a in centred.languages if a != b], engine)
 
@@ -153,12 +153,13 @@ def _search(
             progress.update(sizes[source])
         if in_lists:
             lists = _Lists(centred, {code: part.distinct for code, part in parts.items()}, in_lists)
-            for target in sorted(in_lists):
-                sources = [a for a, b in pairs if b == target]
-                raws = lists.search(target, sources, k + (target in sources), progress)
+            asked = [(target, [a for a, b in pairs if b == target]) for target in sorted(in_lists)]
+            shared = engine.share(lists)
+            jobs = ((shared, target, sources, k + (target in sources)) for target, sources in asked)
+            for (target, sources), raws in zip(asked, engine.map(_Lists.search, jobs), strict=True):
                 for source in sources:
-                    raw = raws.pop(source)
-                    found[source, target] = _expanded(*raw, parts[source], parts[target], k, source == target)
+                    found[source, target] = _expanded(*raws.pop(source), parts[source], parts[target], k, source == target)
+                    progress.update(sizes[source])
     return {pair: found[pair] for pair in pairs}
 
 
@@ -304,7 +305,7 @@ class _Lists:
         order = np.argsort(self.nearest[everyone, 0], kind="stable")
         self.order = everyone[order]
 
-    def search(self, target: str, sources: list[str], k: int, progress: tqdm) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    def search(self, target: str, sources: list[str], k: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """{source: inner products and positions in the target's rows, (m, k) each, of the best k for each row of source}."""
         centred, rows, index, probes = self.centred, self.rows[target], self.index[target], self.probes[target]
         index.nprobe = probes
@@ -341,5 +342,4 @@ class _Lists:
                 chosen = codes == centred.languages.index(source)
                 to = place[asking[chosen]]
                 found[source][0][to], found[source][1][to] = best[chosen], at[chosen]
-            progress.update(len(asking))
         return found
