@@ -87,7 +87,7 @@ def steps(arm: Arm, args: argparse.Namespace) -> Iterator[tuple[str, list[str]]]
         yield "05", notebook("05", run, parameters)
     yield "06", notebook("06", run, {"seed": arm.seed, "release_name": arm.name})
     yield "07", notebook("07", run, {"seed": arm.seed, "base_model": args.base_model, **args.train})
-    yield "08", notebook("08", run, {"seed": arm.seed, "chat_model": "transformers:{run}/data/training/model", **args.evaluate})
+    yield "08", notebook("08", run, {"seed": arm.seed, **args.evaluate})
 
 
 def prepare(arm: Arm, args: argparse.Namespace) -> None:

