@@ -349,3 +349,37 @@ def test_the_report_is_one_page_without_code(small):
     page = (small / "papermill_runs/one/report.html").read_text()
     assert "seed 7" in page and "A section" in page and 'href="01_first.ipynb"' in page
     assert "¶" not in page and "pathlib" not in page and not re.search(r"""(src|href)=["']https?:""", page)
+
+
+def test_a_reply_whose_wake_up_is_lost_is_found_all_the_same():
+    """What asyncio does when a message is sent while another is waited for: a poll without an end never returns."""
+    import asyncio
+    from queue import Empty
+
+    import zmq.asyncio
+    from jupyter_client.session import Session
+
+    from ultralink_nb.running import RunKernelClient
+
+    async def lost() -> tuple[dict, float]:
+        context = zmq.asyncio.Context()
+        socket, peer = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+        peer.connect(f"tcp://127.0.0.1:{socket.bind_to_random_port('tcp://127.0.0.1')}")
+        channel = RunKernelClient.shell_channel_class.default_value(socket, Session(key=b"k"))
+        poll = socket.poll
+
+        async def deaf(timeout: int | None = None, flags: int = zmq.POLLIN) -> int:
+            await asyncio.sleep(3600 if timeout is None else timeout / 1000)
+            return await poll(0, flags)
+
+        socket.poll = deaf
+        started = time.monotonic()
+        with pytest.raises(Empty):
+            await channel.get_msg(timeout=0.2)
+        Session(key=b"k").send(peer, "execute_reply", {"status": "ok"})
+        reply = await asyncio.wait_for(channel.get_msg(), 10)
+        context.destroy(linger=0)
+        return reply, time.monotonic() - started
+
+    reply, seconds = asyncio.run(lost())
+    assert reply["msg_type"] == "execute_reply" and seconds < 5

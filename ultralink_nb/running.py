@@ -13,12 +13,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
 import psutil
 from filelock import FileLock, Timeout
+from jupyter_client.asynchronous import AsyncKernelClient
+from jupyter_client.channels import AsyncZMQSocketChannel
 from jupyter_client.manager import AsyncKernelManager
-from traitlets import Int, Unicode
+from traitlets import DottedObjectName, Int, Type, Unicode
 from traitlets.config import Config
 
 from ultralink_nb.freshness import hash_file
@@ -35,9 +38,34 @@ class Stopped(KeyboardInterrupt):
         self.code = 128 + number
 
 
+class _WakefulChannel(AsyncZMQSocketChannel):
+    """Looks at its socket once a second, too: asyncio misses a reply at times that comes while a widget's message is sent, and
+    a run would wait for it for ever."""
+
+    async def get_msg(self, timeout: float | None = None) -> dict[str, Any]:
+        """See AsyncZMQSocketChannel; timeout in seconds, None for ever."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = 1.0 if deadline is None else min(1.0, max(0.0, deadline - time.monotonic()))
+            try:
+                return await super().get_msg(left)
+            except Empty:
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise
+
+
+class RunKernelClient(AsyncKernelClient):
+    """A client of the kernel that loses no reply."""
+
+    shell_channel_class = Type(_WakefulChannel)
+    iopub_channel_class = Type(_WakefulChannel)
+
+
 class RunKernelManager(AsyncKernelManager):
     """Starts the kernel with the lock's file open and a mark by which it is found again if it is left behind."""
 
+    client_class = DottedObjectName(f"{__name__}.RunKernelClient")
+    client_factory = Type(RunKernelClient)
     lock_fd = Int(-1).tag(config=True)
     mark = Unicode("").tag(config=True)
 
