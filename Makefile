@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 RUN ?= demo
 PROFILE ?= demo
 LAB_ARGS ?=
+LAB_IP ?= 127.0.0.1
 
 .PHONY: setup run test lab bench clean
 
@@ -12,6 +13,7 @@ setup: $(VENV)/.ready
 
 # torch comes first and pinned: an open range may bring gigabytes of another build
 $(VENV)/.ready: pyproject.toml constraints.txt
+	@echo "setting up $(VENV)/: about five minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
@@ -28,7 +30,7 @@ test: setup
 # JupyterLab's question about news, and with it any request to a web site; a setting of your own still goes before it.
 lab: setup
 	JUPYTER_CONFIG_PATH="$(CURDIR)/jupyter$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH}" \
-	$(BIN)/jupyter lab --ip=127.0.0.1 --ServerApp.root_dir=. $(LAB_ARGS) $(firstword $(sort $(wildcard notebooks/*.ipynb)))
+	$(BIN)/jupyter lab --ip=$(LAB_IP) --ServerApp.root_dir=. $(LAB_ARGS) $(firstword $(sort $(wildcard notebooks/*.ipynb)))
 
 # DATA: a folder of labelled sets, see benchmarks/fit_calibration.py
 bench: setup

@@ -202,7 +202,7 @@ def test_notebook_08_asks_a_model_and_a_judge(tiny, workspace):
         done = command(
             "papermill", "notebooks/08_evaluation.ipynb", str(run / "08.ipynb"), "--no-progress-bar", "-p", "run_dir",
             "papermill_runs/e", "-p", "evaluated_model", f"transformers:{tiny}", "-p", "judge_model", "judge", "-p", "judge_url",
-            server.url, "-p", "max_answer_tokens", "16", "-p", "max_questions", "2", "-p", "languages", "[en, zh]", cwd=workspace)
+            server.url, "-p", "evaluation_tokens", "16", "-p", "max_questions", "2", "-p", "languages", "[en, zh]", cwd=workspace)
     assert done.returncode == 0, done.stderr[-2000:]
     answers, scores = (pd.read_parquet(run / "data" / f"evaluation_{name}.parquet") for name in ("answers", "scores"))
     assert list(answers.columns) == evaluation.ANSWERS.names and list(scores.columns) == evaluation.SCORES.names

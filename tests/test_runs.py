@@ -383,3 +383,19 @@ def test_a_reply_whose_wake_up_is_lost_is_found_all_the_same():
 
     reply, seconds = asyncio.run(lost())
     assert reply["msg_type"] == "execute_reply" and seconds < 5
+
+
+def test_what_undo_changed_is_not_taken_for_what_the_notebook_wrote(small):
+    """Someone changes a table by hand; the next notebook alone is run on it; then all: nothing may stay of the changed table."""
+    read = "(folder / 'b.txt').write_text((folder / 'a.txt').read_text())"
+    write_notebook(small, "02_second", read)
+    runs.run("demo", "one")
+    table, copy = (small / "papermill_runs/one/data" / name for name in ("a.txt", "b.txt"))
+    table.write_text("taken back")
+    runs.run("demo", "one", only=["02"])
+    assert copy.read_text() == "taken back"
+    runs.run("demo", "one")
+    assert table.read_text() == copy.read_text() == "7"
+    said = []
+    runs.run("demo", "one", say=said.append)
+    assert sum("up to date, skipped" in line for line in said) == 2

@@ -214,8 +214,9 @@ counts need not come from the same tokenizer: compare orders of magnitude.
 
 {{ sources }}
 
-The release as a whole is under **{{ license }}**, which is for those who release it to answer for: the kit copies the licences
-of the sources and does not judge whether they go together. "Not stated" means unknown, not free.
+{% if license == "unknown" %}No licence is stated for the release as a whole
+{%- else %}The release as a whole is under **{{ license }}**{% endif %}, which is for those who release it to answer for: the kit
+copies the licences of the sources and does not judge whether they go together. "Not stated" means unknown, not free.
 {% if terms %}
 
 Among the licences above are terms that bind you:

@@ -227,7 +227,9 @@ def undo(
     ultralink-nb undo demo zh-0012 fr-0007
     """
     try:
-        print(f"{outcome.undo(runs.RUNS / name / 'data', ids or None):,} rows taken back")
+        back = outcome.undo(runs.RUNS / name / "data", ids or None)
+        print(f"{back:,} {'row' if back == 1 else 'rows'} taken back; ultralink-nb run PROFILE --run {name} --only 06 makes the "
+              "release anew")
     except outcome.BadOutcome as error:
         _stop(str(error), 1)
 

@@ -144,6 +144,13 @@ def results_of(hashes: Mapping[str, str], folder: Path) -> str:
     return digest(json.dumps(inside, sort_keys=True).encode())
 
 
+def results_on_disk(entry: Mapping[str, Any], folder: Path) -> str:
+    """The same hash of what a notebook wrote as it lies there now, should `undo` or a person have changed it since."""
+    now = {path: ((hash_file(Path(path)) if Path(path).is_file() else "gone") if path in entry["outputs"] else value)
+           for path, value in entry["hashes"].items()}
+    return results_of(now, folder)
+
+
 def _shown(value: Any) -> str:
     text = "empty" if value is None else json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value
     return text if len(text) <= 60 else f"{text[:57]}…"

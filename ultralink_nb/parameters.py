@@ -244,6 +244,7 @@ PARAMETERS: dict[str, Parameter] = {
     "judge_url": Parameter(str, "an OpenAI-compatible endpoint of the judge, https://host/v1", optional=True),
     "harness_tasks": Parameter(str, "folder with task files of the harness; empty: its own, from the hub", optional=True),
     "max_questions": Parameter(int, "questions of a benchmark and language; empty: by scale", optional=True, low=1),
+    "evaluation_tokens": Parameter(int, "longest answer to a question, in tokens", low=16),
     "evaluation_temperature": Parameter(float, "sampling temperature; 0: the most probable token", low=0, high=2),
     # 09 pruning evidence
     "target_column": Parameter(str, "column of your file that a model learns to tell; empty: kind", optional=True),

@@ -93,6 +93,8 @@ def read_profile(profile: str, changes: Mapping[str, Any] | None = None) -> dict
     path = Path(profile) if profile.endswith((".yaml", ".yml")) else PROFILES / f"{profile}.yaml"
     if not path.is_file():
         known = sorted(file.stem for file in PROFILES.glob("*.yaml"))
+        if not known:
+            raise BadParameter(f"no {PROFILES}/ here: start the command in the root of the repository")
         close = get_close_matches(Path(profile).stem, known, n=1)
         meant = f"; did you mean {close[0]}?" if close else ""
         raise BadParameter(f"no profile {profile}: there is no file {path}; the kit has {', '.join(known)}{meant}")

@@ -110,9 +110,11 @@ def _entries(folder: Path) -> dict[str, dict[str, Any]]:
     return {entry["notebook"]: entry for entry in read_manifest(folder).get("notebooks", [])}
 
 
-def _step(book: Path, books: Sequence[Path], folder: Path, parameters: Mapping[str, Any], entries: Mapping[str, Any]) -> Step:
+def _step(book: Path, books: Sequence[Path], folder: Path, parameters: Mapping[str, Any], entries: Mapping[str, Any], *,
+          on_disk: bool = False) -> Step:
     own = freshness.own_parameters(book, parameters)
-    before = {other.stem: entries[other.name].get("results", "") for other in books if other < book and other.name in entries}
+    before = {other.stem: freshness.results_on_disk(entry, folder) if on_disk and "results" in entry else entry.get("results", "")
+              for other in books if other < book and (entry := entries.get(other.name))}
     basis = freshness.basis_of(book, folder, own, before)
     return Step(book, freshness.reasons(folder, entries.get(book.name), basis), {"run_dir": folder.as_posix(), **own}, basis)
 
@@ -229,7 +231,8 @@ def run(profile: str, name: str, changes: Mapping[str, Any] | None = None, force
 def _do(step: Step, title: str, record: _Record, request: Request, books: Sequence[Path], lock_fd: int,
         donors: Iterable[str], say: Say) -> None:
     folder, name = record.folder, step.book.name
-    now = _step(step.book, books, folder, record.head["parameters"], record.entries)  # the notebooks before it have run by now
+    # The notebooks before it have run by now; what they wrote is taken as it lies there, should `undo` have changed it.
+    now = _step(step.book, books, folder, record.head["parameters"], record.entries, on_disk=True)
     why = step.why or now.why
     if not why:
         say(f"{title}: up to date, skipped" + (f" ({step.after} wrote the same again)" if step.after else ""))
