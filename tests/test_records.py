@@ -145,3 +145,10 @@ def test_missing_files_and_columns_say_what_to_do(tmp_path):
     (tmp_path / "not.parquet").write_bytes(b"garbage")
     with pytest.raises(records.BadRecord, match="not a readable Parquet file"):
         records.read_table(tmp_path / "not.parquet", records.PASSAGES)
+
+
+def test_a_row_that_lacks_a_column_is_told_which_it_has():
+    with pytest.raises(records.BadRecord, match="column language: Field required, and the row has id, lang, messages$"):
+        records.parse_sample({"id": "a", "lang": "fr", "messages": [{"role": "user", "content": "Pourquoi ?"}]})
+    with pytest.raises(records.BadRecord, match=r"read by notebook 03 \(sft_path\)"):
+        records.parse_sample({"id": "a", "language": "en", "instruction": "Add.", "output": "3"})

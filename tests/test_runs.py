@@ -394,6 +394,9 @@ def test_what_undo_changed_is_not_taken_for_what_the_notebook_wrote(small):
     table.write_text("taken back")
     runs.run("demo", "one", only=["02"])
     assert copy.read_text() == "taken back"
+    said = []
+    runs.run("demo", "one", {"seed": 8}, only=["01"], say=said.append)
+    assert said[-1].startswith("note: 02_second is from before (") and said[-1].endswith("--from 02 renews it")
     runs.run("demo", "one")
     assert table.read_text() == copy.read_text() == "7"
     said = []

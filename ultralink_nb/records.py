@@ -124,6 +124,9 @@ def parse_sample(row: Mapping[str, Any], place: str = "sample") -> Sample:
         first = error.errors()[0]
         column = ".".join(str(part) for part in first["loc"]) or "row"
         reason = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "missing" and len(first["loc"]) == 1:
+            reason += f", and the row has {', '.join(map(str, row)) or 'no column'}"
+            reason += "; SFT data in other layouts is read by notebook 03 (sft_path)" * (column == "messages")
         raise BadRecord(f"{place}, column {column}: {reason}") from None
 
 

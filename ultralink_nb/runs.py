@@ -225,6 +225,11 @@ def run(profile: str, name: str, changes: Mapping[str, Any] | None = None, force
             record.write(status="interrupted", finished=_now())
             raise RunError(f"stopped by {stopped}; nothing that was finished is lost, and this resumes: "
                            f"{command(request)}", stopped.code) from None
+        for book in books:
+            ended = record.entries.get(book.name, {}).get("status") == "ok"
+            later = ended and book > steps[-1].book
+            if later and (why := _step(book, books, folder, parameters, record.entries, on_disk=True).why):
+                say(f"note: {book.stem} is from before ({'; '.join(why)}); the same with --from {book.name[:2]} renews it")
         return record.write(status="ok", finished=_now())
 
 
