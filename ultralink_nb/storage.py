@@ -87,7 +87,20 @@ def _filesystem(scheme: str, endpoint: str) -> fsspec.AbstractFileSystem:
         from obstore.fsspec import FsspecStore
     except ImportError:
         raise StorageError(f"{scheme}:// needs pip install 'ultralink-nb[storage]'") from None
-    return FsspecStore(
+
+    class Blocking(FsspecStore):
+        """Small objects by calls that block: one that is awaited may still hold on to Python in a thread of the client when the
+        process ends, and then aborts it now and then."""
+
+        def cat_file(self, path: str, **_: Any) -> bytes:
+            bucket, key = self._split_path(path)
+            return bytes(self._construct_store(bucket).get(key).bytes())
+
+        def pipe_file(self, path: str, value: bytes, **_: Any) -> None:
+            bucket, key = self._split_path(path)
+            self._construct_store(bucket).put(key, value)
+
+    return Blocking(
         scheme, client_options={"allow_http": endpoint.startswith("http://")}, skip_instance_cache=True,
         retry_config={"max_retries": 4, "retry_timeout": timedelta(seconds=30)},
     )
