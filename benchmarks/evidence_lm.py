@@ -55,8 +55,9 @@ def read(args: argparse.Namespace) -> tuple[tasks.Task, list[str]]:
     targets, test, contents = [targets[row] for row in where], test[where], contents[where]
     train = np.flatnonzero(~test)
     known = [texts[row] for row in train]
-    vectors = embedding.embed(known, encoders.open_encoder(args.encoder, "cpu"), args.cache_dir)
-    found = tasks.analyse(rows.iloc[train].reset_index(drop=True), known, vectors, args.encoder)
+    encoder = encoders.open_encoder(args.encoder, "cpu")
+    vectors = embedding.embed(known, encoder, args.cache_dir)
+    found = tasks.analyse(rows.iloc[train].reset_index(drop=True), known, vectors, encoder, args.cache_dir)
     return tasks.make_task(f"{args.target_column} of {args.file.name}", rows, targets, test, contents, found), texts
 
 

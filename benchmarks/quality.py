@@ -62,9 +62,8 @@ def ours(folder: Path, documents: Path | None, encoder: Encoder, cache_dir: str)
     sets, measured = fit_calibration.read_sets(folder, documents, encoder, cache_dir)
     found = {}
     for name in measured:
-        calibration = fit_calibration.fitted(sets, [other for other in sets if other != name] or [name], encoder.name)
-        whole = sets[name][0]
-        found[name] = (whole.candidates.left, whole.candidates.right, fit_calibration.probability(calibration, whole))
+        pairs = sets[name]["whole"].candidates
+        found[name] = (pairs.left, pairs.right, fit_calibration.left_out(sets, name, encoder.name))
     return found
 
 

@@ -12,7 +12,7 @@ fitted on these sets (but Alpaca) with their labels.
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -21,10 +21,11 @@ import pandas as pd
 from labelled import read_documents
 from scipy.stats import rankdata
 
-from ultralink_nb.calibration import load_calibration
+from ultralink_nb.calibration import load_calibrations
 from ultralink_nb.choosing import specificity
 from ultralink_nb.embedding import Encoder, embed, open_encoder, sample_text
-from ultralink_nb.redundancy import candidate_pairs, corroborate, score_pairs
+from ultralink_nb.redundancy import candidate_pairs
+from ultralink_nb.repetition import find_pairs
 from ultralink_nb.vectors import centre
 
 
@@ -73,15 +74,15 @@ def nearest_cosine(vectors: np.ndarray, languages: np.ndarray) -> np.ndarray:
     return best
 
 
-def pair_scores(vectors: np.ndarray, rows: pd.DataFrame, encoder: str) -> Iterator[tuple[str, np.ndarray]]:
+def pair_scores(
+    vectors: np.ndarray, rows: pd.DataFrame, encoder: str, encode: Callable[[list[str]], np.ndarray]
+) -> Iterator[tuple[str, np.ndarray]]:
     """What the redundancy analysis says: the best ratio margin, and the best probability of a counterpart, negated."""
     centred = centre(vectors, rows["language"].tolist())
     candidates = candidate_pairs(centred)
-    scores = score_pairs(candidates, centred, rows["text"].tolist())
-    calibration = load_calibration(encoder)[0]
-    probability = corroborate(len(rows), candidates.left, candidates.right, centred.codes, calibration.probability(scores),
-                              calibration.prior)
-    for name, score in (("best ratio margin", scores["margin"].to_numpy()), ("probability, corroborated", probability)):
+    pairs = find_pairs(rows, rows["text"].tolist(), centred, candidates, load_calibrations(encoder)[0], encode)
+    for name, column in (("best ratio margin", "margin"), ("probability", "probability")):
+        score = pairs[column].to_numpy()
         best = np.full(len(rows), -np.inf)
         np.maximum.at(best, candidates.left, score)
         np.maximum.at(best, candidates.right, score)
@@ -94,7 +95,7 @@ def measure(rows: pd.DataFrame, encoder: Encoder, cache_dir: str) -> pd.DataFram
     encode = partial(embed, encoder=encoder, cache_dir=cache_dir)
     vectors = encode(texts)
     ways = {"cosine to the nearest row (baseline)": -nearest_cosine(vectors, languages)}
-    ways |= pair_scores(vectors, rows, encoder.name)
+    ways |= pair_scores(vectors, rows, encoder.name, encode)
     ways["specificity, vectors alone"] = specificity(vectors, languages)["specificity"].to_numpy()
     ways["specificity, vectors and words"] = specificity(vectors, languages, texts, encode)["specificity"].to_numpy()
     table = {}

@@ -55,8 +55,19 @@ def found(
     return {"recall": same.sum() / max(1, true), "F1": at.f1, "F1, best threshold": best.f1}
 
 
+def searched(between: dict[tuple[str, str], neighbours.Neighbours], content: np.ndarray) -> int:
+    """How many true pairs the lists of neighbours hold; a made content has at most one row a language."""
+    either = {}
+    for pair, found in between.items():
+        hit = (found.rows >= 0) & (content[found.rows] == content[found.queries][:, None])
+        either.setdefault(frozenset(pair), []).append(content[found.queries[hit.any(axis=1)]])
+    return sum(len(np.unique(np.concatenate(both))) for both in either.values())
+
+
 def ours(path: Path) -> dict:
+    """The kit's path without texts: what reading them adds is measured by quality.py."""
     vectors, languages, content = read(path)
+    fitted = calibration.load_calibrations("use")[0].screen
     clock = {"start": time.perf_counter()}
 
     def lap(name: str) -> None:
@@ -66,27 +77,30 @@ def ours(path: Path) -> dict:
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         centred = centre(vectors, languages, out=Path(scratch) / "centred.npy")
         lap("centre")
-        candidates = redundancy.candidate_pairs(centred, 4)
+        between = neighbours.search_between(centred, 4)
         lap("search")
-        texts = [f"{row:09d}" for row in range(len(centred))]  # all different, all of one length: they say nothing
-        scores = redundancy.score_pairs(candidates, centred, texts, numbers=False)
-        fitted = calibration.load_calibration("use")[0]
-        alone = fitted.probability(scores)
-        del scores
-        together = redundancy.corroborate(len(centred), candidates.left, candidates.right, centred.codes, alone, fitted.prior)
+        recall = searched(between, content) / max(1, quality.pairs_across(content, languages))
+        near = neighbours.recall_against_exact(centred, between, sample=250, rows=None)
+        clock["start"] = time.perf_counter()
+        candidates, scores = redundancy.screen_pairs(centred, between, None, fitted.probability)
+        left, right, alone = candidates.left, candidates.right, fitted.probability(scores)
+        codes, count = centred.codes, len(centred)
+        del between, candidates, scores, centred
+        together = redundancy.corroborate(count, left, right, codes, alone, fitted.prior)
+        del alone
         lap("scores")
-        rows = pd.DataFrame({"id": texts, "language": languages, "kind": "made"})
-        pairs = pd.DataFrame({"left": candidates.left, "right": candidates.right, "probability": together})
+        ids = pd.Series([f"{row:09d}" for row in range(count)], dtype="str")
+        rows = pd.DataFrame({"id": ids, "language": pd.Series(languages, dtype="str"), "kind": "made"})
+        pairs = pd.DataFrame({"left": left, "right": right, "probability": together}, copy=False)
         groups = grouping.group_pairs(rows, pairs)
         lap("groups")
         pruned = pruning.prune(rows, groups, pairs, "balanced")
         lap("pruning")
         del clock["start"]
-        worth = found(candidates.left, candidates.right, together, content, languages, 0.5)
-        stand = pd.Series(content, index=texts)
-        right = stand[pruned.dropped["id"]].to_numpy() == stand[pruned.dropped["kept_by"]].to_numpy()
-        near = neighbours.recall_against_exact(centred, candidates.between, sample=250, rows=None)
-        return {**clock, **worth, "drops right": right.mean(), "best neighbour": near}
+        stands = pd.Index(ids).get_indexer(pruned.dropped["kept_by"])
+        right_drops = content[pruned.dropped["position"]] == content[stands]
+        worth = found(left, right, together, content, languages, 0.5)
+        return {**clock, "recall, search": recall, **worth, "drops right": right_drops.mean(), "best neighbour": near}
 
 
 def plain(path: Path) -> dict:

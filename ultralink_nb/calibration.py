@@ -1,27 +1,34 @@
 """From the scores of a pair to the probability that both samples have the same content.
 
 A calibration is a logistic regression fitted with scikit-learn on labelled pairs and kept as readable JSON, never as a pickle.
-The kit ships one for its default encoder, fitted by `benchmarks/fit_calibration.py`; the file says on what. An encoder
-that has none borrows the default's, and `load_calibration` says so.
+It takes more than one: `screen` sees the vectors' scores alone and lets go what is surely different; what it leaves is read
+(agreement.py) and weighed by the calibration of its kind. Chat, for one, is data in which a prompt may have been rewritten for
+another culture, and math is data in which all texts look alike. The kit ships them for its default encoder, fitted by
+`benchmarks/fit_calibration.py`; each file says on what. An encoder that has none borrows the default's, and
+`load_calibrations` says so.
 """
 
 import json
 import re
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from ultralink_nb.agreement import AGREEMENT, SURROUNDINGS
 from ultralink_nb.records import atomic_path
 from ultralink_nb.redundancy import FEATURES
 
 SHIPPED = Path(__file__).parent / "calibrations"
+READ = (*FEATURES, *AGREEMENT, *SURROUNDINGS)  # what is known of a pair whose texts were read
+LEAST = 0.01  # what the screen gives less is not read
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Weights of a logistic regression over standardised `FEATURES`, and where they come from.
+    """Weights of a logistic regression over standardised scores, and where they come from.
 
     mean, scale, weight: one number per feature; bias: the intercept; fitted_on: what the labelled pairs were; pairs: how many;
     prior: the share of them that was true, which `redundancy.corroborate` replaces by that of the data at hand.
@@ -51,9 +58,12 @@ class Calibration:
 
 
 def fit_calibration(
-    scores: pd.DataFrame, same: np.ndarray, encoder: str, fitted_on: str, weights: np.ndarray | None = None
+    scores: pd.DataFrame, same: np.ndarray, encoder: str, fitted_on: str, weights: np.ndarray | None = None,
+    features: tuple[str, ...] = FEATURES,
 ) -> Calibration:
     """Fit on labelled pairs: scores (m rows), same (m,) of 0 and 1, weights (m,) or None for equal ones.
+
+    features: the columns of scores that count, of `READ`.
 
     Raises ValueError unless both labels occur.
     """
@@ -62,11 +72,11 @@ def fit_calibration(
 
     if len(np.unique(same)) < 2:
         raise ValueError("a calibration needs labelled pairs of both kinds: some with the same content and some without")
-    columns = scores[list(FEATURES)].to_numpy(dtype=float)
+    columns = scores[list(features)].to_numpy(dtype=float)
     scaler = StandardScaler().fit(columns, sample_weight=weights)  # a feature that never varies keeps weight 0
-    model = LogisticRegression(max_iter=1000).fit(scaler.transform(columns), same, sample_weight=weights)
+    model = LogisticRegression(max_iter=3000).fit(scaler.transform(columns), same, sample_weight=weights)
     return Calibration(
-        encoder, tuple(FEATURES), tuple(scaler.mean_.tolist()), tuple(scaler.scale_.tolist()), tuple(model.coef_[0].tolist()),
+        encoder, tuple(features), tuple(scaler.mean_.tolist()), tuple(scaler.scale_.tolist()), tuple(model.coef_[0].tolist()),
         float(model.intercept_[0]), fitted_on, len(scores), float(np.average(same, weights=weights)),
     )
 
@@ -80,48 +90,89 @@ def read_calibration(path: str | Path) -> Calibration:
         raise FileNotFoundError(f"{path}: no such calibration; empty takes the one that the kit ships") from None
     except (json.JSONDecodeError, TypeError) as error:
         raise ValueError(f"{path} is not a calibration file: {error}") from None
-    unknown = set(loaded.features) - set(FEATURES)
+    unknown = set(loaded.features) - set(READ)
     if unknown or not len(loaded.features) == len(loaded.mean) == len(loaded.scale) == len(loaded.weight):
         raise ValueError(f"{path}: its features do not fit this version of the kit ({', '.join(sorted(unknown)) or 'lengths'})")
     return loaded
 
 
-def load_calibration(encoder: str, path: str | None = None) -> tuple[Calibration, str]:
-    """The calibration for an encoder and a sentence on how far it can be trusted.
+@dataclass(frozen=True)
+class Calibrations:
+    """What decides on pairs: `screen` on all of them, then of those that it leaves each by its kind.
 
-    path: a calibration of the user's own. Without it, the shipped one for this encoder; without that, the default encoder's,
-    whose probabilities then only rank.
+    by_kind: the calibrations of families of kinds ("chat" for chat_agnostic and chat_specific), "" for all others.
     """
+
+    screen: Calibration
+    by_kind: Mapping[str, Calibration]
+
+    def _each(self, families: np.ndarray) -> list[tuple[np.ndarray, Calibration]]:
+        return [(families == family, self.by_kind.get(family, self.by_kind[""])) for family in np.unique(families)]
+
+    def probability(self, scores: pd.DataFrame, families: np.ndarray) -> np.ndarray:
+        """Probability in [0, 1] of each pair that was read, (m,) float32: scores with columns `READ`, families as `families`."""
+        found = np.zeros(len(scores), np.float32)
+        for chosen, fitted in self._each(families):
+            found[chosen] = fitted.probability(scores[chosen])
+        return found
+
+    def prior(self, families: np.ndarray) -> np.ndarray:
+        """The share of true pairs among those that each pair's calibration was fitted on, (m,)."""
+        shares = np.zeros(len(families))
+        for chosen, fitted in self._each(families):
+            shares[chosen] = fitted.prior
+        return shares
+
+
+def families(kinds: pd.Series, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The family that both ends of a pair belong to, (m,) of str: their kind up to "_"; "" where they differ.
+
+    kinds: of the n rows; left, right: (m,) row numbers.
+    """
+    family = kinds.astype(str).str.split("_").str[0].to_numpy(dtype=object)
+    return np.where(family[left] == family[right], family[left], "").astype(str)
+
+
+def load_calibrations(encoder: str, path: str | None = None) -> tuple[Calibrations, str]:
+    """The calibrations for an encoder and a sentence on how far they can be trusted.
+
+    path: a calibration of the user's own, for pairs of every kind. Without it, the shipped ones for this encoder; without those,
+    the default encoder's, whose probabilities then only rank.
+    """
+    has_own = re.fullmatch(r"[\w.-]+", encoder) and (SHIPPED / f"{encoder}.json").is_file()
+    shipped = encoder if has_own else "use"
+    by_kind = {path.stem.partition(".")[2]: read_calibration(path) for path in sorted(SHIPPED.glob(f"{shipped}.*json"))}
+    screen = by_kind.pop("screen")
     if path:
         own = read_calibration(path)
-        return own, f"calibration {Path(path).name}, fitted on {own.fitted_on}"
-    shipped = SHIPPED / f"{encoder}.json"
-    if re.fullmatch(r"[\w.-]+", encoder) and shipped.is_file():
-        found = read_calibration(shipped)
-        return found, f"the kit's calibration for {encoder}, fitted on {found.pairs:,} pairs of {found.fitted_on}"
-    return read_calibration(SHIPPED / "use.json"), (
-        f"NO calibration for encoder {encoder}: the default encoder's is used, so read the probabilities as a ranking only; "
+        return Calibrations(screen, {"": own}), f"calibration {Path(path).name}, fitted on {own.fitted_on}"
+    found = Calibrations(screen, by_kind)
+    if has_own:
+        fitted = (f"{kind or 'any other kind'} on {one.pairs:,} pairs of {one.fitted_on}" for kind, one in by_kind.items())
+        return found, f"the kit's calibrations for {encoder}, for {'; for '.join(fitted)}"
+    return found, (
+        f"NO calibration for encoder {encoder}: the default encoder's are used, so read the probabilities as a ranking only; "
         "fit one with benchmarks/fit_calibration.py and name it in calibration_path"
     )
 
 
-def recalibrate(calibration: Calibration, scores: pd.DataFrame, same: np.ndarray, fitted_on: str) -> Calibration:
-    """A calibration whose log-odds are stretched and shifted to suit labelled pairs (Platt 1999); a few hundred are enough.
+def recalibrated(probability: np.ndarray, labelled: np.ndarray, same: np.ndarray) -> np.ndarray:
+    """Probabilities (m,) float32 whose log-odds are stretched and shifted to suit labelled pairs (Platt 1999).
 
-    scores (m rows), same (m,) of 0 and 1. Which score counts how much stays as it was. Raises `ValueError` unless both labels
-    occur, or if the labels contradict the calibration (less probable pairs are more often the same).
+    probability: (m,); labelled: (l,) positions; same: (l,) of 0 and 1; a few hundred are enough. Which score counts how much
+    stays as it was. Raises `ValueError` unless both labels occur, or if the labels contradict the probabilities (less probable
+    pairs are more often the same).
     """
     from sklearn.linear_model import LogisticRegression
 
     if len(np.unique(same)) < 2:
         raise ValueError("a calibration needs labelled pairs of both kinds: some with the same content and some without")
-    probability = np.clip(calibration.probability(scores).astype(float), 1e-9, 1 - 1e-9)
-    model = LogisticRegression(max_iter=1000).fit(np.log(probability / (1 - probability))[:, None], same)
-    stretch, shift = float(model.coef_[0, 0]), float(model.intercept_[0])
-    if stretch <= 0:
+    clipped = np.clip(np.asarray(probability, dtype=float), 1e-9, 1 - 1e-9)
+    odds = np.log(clipped / (1 - clipped))[:, None]
+    model = LogisticRegression(max_iter=1000).fit(odds[labelled], same)
+    if model.coef_[0, 0] <= 0:
         raise ValueError("the labels contradict the scores: look at them again, or label more pairs")
-    return replace(calibration, weight=tuple(stretch * w for w in calibration.weight), bias=stretch * calibration.bias + shift,
-                   fitted_on=f"{calibration.fitted_on}, then {fitted_on}", pairs=calibration.pairs + len(same))
+    return model.predict_proba(odds)[:, 1].astype(np.float32)
 
 
 def reliability(probability: np.ndarray, same: np.ndarray, bins: int = 15) -> pd.DataFrame:

@@ -5,37 +5,27 @@ Three steps that a notebook calls one by one: `specificity` scores how little of
 the seed, never on the order of the rows.
 
 Specificity looks at the nearest document of each other language and asks how close it is, and which words of either have no
-counterpart in the other. The words matter: a question rewritten for another culture keeps its sentence and changes a name,
-which moves its vector little. Nothing is fitted; the few constants were set by hand, in round numbers, by the AUC that
-`benchmarks/specificity.py` measures on OMGEval, MSVAMP, Tatoeba and Alpaca; XQuAD and NTREX had no part in it.
+counterpart in the other (`words.py`). The words matter: a question rewritten for another culture keeps its sentence and changes
+a name, which moves its vector little. Nothing is fitted; the few constants, those of the words too, were set by hand, in round
+numbers, by the AUC that `benchmarks/specificity.py` measures on OMGEval, MSVAMP, Tatoeba and Alpaca; XQuAD and NTREX had no
+part in it.
 """
 
-import functools
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from threadpoolctl import threadpool_limits
-from tqdm.auto import tqdm
 
 from ultralink_nb.chance import places_in_draw
 from ultralink_nb.errors import KitError
 from ultralink_nb.neighbours import search_between
 from ultralink_nb.vectors import BLOCK, Centred, centre, read_rows
+from ultralink_nb.words import WordVectors, is_unspaced, tokens
 
 WAYS = ("random", "topics", "specific")
 QUOTAS = {"sqrt": np.sqrt, "equal": np.ones_like}
-
-MATCHED = 0.6  # centred cosine from which a word counts as said by the other document
-NAME_WEIGHT = 5.0  # a name that is not matched counts as so many words
-LONGEST = 4  # characters of a word, at most, in a script without spaces
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_FIRST = re.compile(f"[{_UNSPACED}]")
-_TOKEN = re.compile(rf"[{_UNSPACED}]+|\d+(?:[.,]\d+)*|[^\W\d_{_UNSPACED}]+(?:['’-][^\W\d_{_UNSPACED}]+)*")
 
 
 class BadChoice(KitError, ValueError):
@@ -77,7 +67,9 @@ def specificity(
     compared = np.maximum(exists.sum(axis=1), 1)
     lacking, unmatched = apart, np.full(len(centred), np.nan)
     if texts is not None:
-        words = _unmatched(texts, centred, nearest, encode, most_tokens, most_words)
+        words = np.zeros(nearest.shape, np.float32)
+        of_texts = WordVectors.of(texts, languages, encode, most_tokens, most_words)
+        words[exists] = of_texts.unmatched(np.nonzero(exists)[0], nearest[exists])
         lacking, unmatched = -np.expm1(-apart * np.log1p(words)), words.sum(axis=1) / compared
     lacking = np.maximum(lacking * np.maximum(0.1, 1 / (1 + np.exp((gap + 0.1) / 0.05))), 1e-4)
     squares = np.where(exists, lacking**-2.0, 0).sum(axis=1) / compared
@@ -107,121 +99,6 @@ def _nearest(centred: Centred) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         nearest[here, column], gap[here, column] = row, closeness - np.maximum(rival, 0)
         cosine[here, column] = np.clip(centred.raw_cosine(here, row, closeness), 0, 1)
     return nearest, cosine, gap
-
-
-class _Bag(NamedTuple):
-    """The tokens of a text, each once, and the words that hold them.
-
-    words: (w,) rows of the word vectors. flat: positions in `words`, those of token i from starts[i] on; weight: (t,) float32 of
-    each token. numbers: those written in digits, without separators, to be found again as they are.
-    """
-
-    words: np.ndarray
-    flat: np.ndarray
-    starts: np.ndarray
-    weight: np.ndarray
-    numbers: frozenset[str]
-
-
-def _tokens(text: str, most: int) -> Iterator[tuple[str, bool]]:
-    """The first tokens in lower case, and whether each has a capital within a sentence.
-
-    A run of characters without spaces is yielded as one, and counts as many tokens as it has characters.
-    """
-    for found in _TOKEN.finditer(text):
-        run = found[0][:most] if _is_unspaced(found[0]) else found[0]
-        before = text[max(0, found.start() - 2) : found.start()].rstrip()[-1:]
-        yield run.lower(), run[0].isupper() and before not in ("", *".!?:…")
-        most -= len(run) if _is_unspaced(run) else 1
-        if most <= 0:
-            return
-
-
-def _is_unspaced(token: str) -> bool:
-    return _FIRST.match(token) is not None
-
-
-def _words(token: str) -> Iterator[tuple[str, Sequence[str]]]:
-    """Each word that a token may hold, with its parts: itself, or every piece of a run without spaces and its characters."""
-    if not _is_unspaced(token):
-        yield token, [token]
-        return
-    for start in range(len(token)):
-        for end in range(start + 1, min(start + LONGEST, len(token)) + 1):
-            yield token[start:end], token[start:end]
-
-
-def _bag(text: str, known: Mapping[str, int], most: int) -> _Bag:
-    place: dict[str, int] = {}
-    holders: dict[str, set[int]] = {}
-    names, numbers = set(), set()
-    for token, is_name in _tokens(text, most):
-        if token[0].isdecimal():
-            numbers.add(re.sub("[.,]", "", token))
-            continue
-        for word, parts in _words(token):
-            if word in known:
-                position = place.setdefault(word, len(place))
-                for part in parts:
-                    holders.setdefault(part, set()).add(position)
-        if is_name:
-            names.add(token)
-    counts = [len(positions) for positions in holders.values()]
-    return _Bag(
-        np.array([known[word] for word in place], dtype=np.int64),
-        np.array([position for positions in holders.values() for position in positions], dtype=np.int64),
-        np.cumsum([0, *counts])[:-1], np.array([NAME_WEIGHT if part in names else 1 for part in holders], dtype=np.float32),
-        frozenset(numbers),
-    )
-
-
-def _vocabulary(texts: Sequence[str], rows: np.ndarray, most_tokens: int, most_words: int) -> list[str]:
-    """The most frequent words of a language's rows, in the order of the alphabet."""
-    count: Counter[str] = Counter()
-    for row in rows:
-        tokens = {token for token, _ in _tokens(texts[row], most_tokens) if not token[0].isdecimal()}
-        count.update({word for token in tokens for word, _ in _words(token)})
-    return sorted(sorted(count, key=lambda word: (-count[word], len(word), word))[:most_words])
-
-
-def _unmatched(
-    texts: Sequence[str], centred: Centred, nearest: np.ndarray, encode: Callable[[list[str]], np.ndarray], most_tokens: int,
-    most_words: int,
-) -> np.ndarray:
-    """(n, L) float32: the weight of the tokens that each document or its nearest one in a language has and the other lacks.
-
-    A token is matched as well as the best of the words that hold it is by a word of the other text, in centred cosine; what it
-    misses to `MATCHED` counts. A number that the other text lacks counts in full.
-    """
-    known: list[dict[str, int]] = []
-    listed: list[str] = []
-    origin: list[str] = []
-    for code, rows in centred.members.items():
-        words = _vocabulary(texts, rows, most_tokens, most_words)
-        known.append({word: len(listed) + number for number, word in enumerate(words)})
-        listed += words
-        origin += [code] * len(words)
-    vectors = centre(np.asarray(encode(listed)), origin).vectors if listed else np.zeros((0, 1), np.float32)
-
-    @functools.lru_cache(maxsize=20_000)
-    def bag(row: int) -> _Bag:
-        return _bag(texts[row], known[centred.codes[row]], most_tokens)
-
-    lacking = np.zeros(nearest.shape, np.float32)
-    here, column = (place.tolist() for place in np.nonzero(nearest >= 0))
-    with threadpool_limits(1, user_api="blas"):
-        for row, code in tqdm(zip(here, column, strict=True), "comparing words", len(here), unit=" pairs", disable=None):
-            x, y = bag(row), bag(int(nearest[row, code]))
-            likeness = read_rows(vectors, x.words) @ read_rows(vectors, y.words).T
-            lacking[row, code] = (_lack(x, likeness.max(axis=1, initial=0)) + _lack(y, likeness.max(axis=0, initial=0))
-                                  + MATCHED * len(x.numbers ^ y.numbers))
-    return lacking
-
-
-def _lack(bag: _Bag, likeness: np.ndarray) -> float:
-    if not len(bag.starts):
-        return 0.0
-    return float(bag.weight @ np.maximum(MATCHED - np.maximum.reduceat(likeness[bag.flat], bag.starts), 0))
 
 
 def find_topics(
@@ -271,8 +148,8 @@ def topic_words(texts: Sequence[str], languages: Sequence[str], topics: np.ndarr
 
 
 def _long_words(text: str, most: int = 300) -> Iterator[str]:
-    for token, _ in _tokens(text, most):
-        if _is_unspaced(token):
+    for token, _ in tokens(text, most):
+        if is_unspaced(token):
             yield from (token[start : start + 2] for start in range(len(token) - 1))
         elif len(token) > 2 and not token[0].isdecimal():
             yield token

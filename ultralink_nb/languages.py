@@ -25,6 +25,9 @@ class Language:
     `common_words` are the words of grammar that nearly every sentence has one of;
     `passing_words` may come and go anywhere in a text that stays the same, `courtesies` (divided by |) open or close one, and
     `negations` turn it into its opposite: all in lower case, apostrophes as spaces (`wording.py` compares rewordings by them).
+    `currencies` are the words for money by its ISO 4217 code, as alternatives of a pattern (`places.py` knows the symbols and
+    codes, which every language shares). `names_by_capitals` says that a capital within a sentence makes a name: where every
+    noun has one, as in German, `names.py` reads no names (but Latin words in a text of another script always are).
     `relative_length` is how many letters a text takes for each letter of its English original, measured on news (in German it is
     an estimate).
     `color` comes from the Okabe-Ito palette, which readers with any colour vision can tell apart.
@@ -49,6 +52,8 @@ class Language:
     passing_words: str = ""
     courtesies: str = ""
     negations: str = ""
+    currencies: Mapping[str, str] = field(default_factory=dict, repr=False)
+    names_by_capitals: bool = True
     relative_length: float = 1.0
     normalise: Callable[[str], str] = field(default=str, repr=False)
 
@@ -151,6 +156,10 @@ LANGUAGES: dict[str, Language] = {
             courtesies="please|kindly|hi|hello|hey|thanks|thank you|in advance|can you|could you|would you|can you tell me|"
                        "could you tell me|i would like you to|i want you to",
             negations="not t no never none nobody nothing without cannot neither",
+            currencies={
+                "USD": "dollars?|bucks?", "EUR": "euros?", "GBP": "pounds? sterling", "RUB": "rou?bles?",
+                "CNY": "yuan|rmb|renminbi", "JPY": "yens?",
+            },
             number_words=_EN_NUMBERS,
             common_words="the a of and to in is that it was for on are with as "
                          "his her they be at this have from or had by you how what many",
@@ -174,6 +183,10 @@ LANGUAGES: dict[str, Language] = {
             passing_words="的 了 吗 呢 啊 吧 呀 请",
             courtesies="请|请问|请你|请您|请帮我|帮我|麻烦|麻烦你|麻烦您|你好|您好|谢谢|谢谢你|谢谢您|你能|您能|你能不能|您能不能|能不能|能否",
             negations="不 没 未 无 非 别 莫 勿",
+            currencies={
+                "USD": "美元|美金", "EUR": "欧元", "GBP": "英镑", "RUB": "卢布", "JPY": "日元|日圆",
+                "CNY": r"(?<=[\d零两三四五六七八九十百千万亿几少])\s?元(?![素音化])|人民币|块钱",
+            },
             number_words=_ZH_NUMBERS, relative_length=0.37,
             file_words=("文件", "档案", "檔案", "图像", "圖像"),
             category_words=("分类", "分類"),
@@ -199,6 +212,10 @@ LANGUAGES: dict[str, Language] = {
             courtesies="пожалуйста|будьте добры|спасибо|заранее|большое спасибо|здравствуйте|привет|добрый день|"
                        "не могли бы вы|не мог бы ты|можете ли вы|можешь ли ты",
             negations="не ни нет без никогда никто никого никому ничего нельзя",
+            currencies={
+                "USD": r"доллар\w*", "EUR": "евро", "GBP": r"фунт\w* стерлинг\w*", "RUB": r"рубл\w*|руб",
+                "CNY": r"юан\w*", "JPY": r"иен\w*",
+            },
             decimal_mark=",", number_words=_RU_NUMBERS, relative_length=1.14,
             file_words=("файл", "изображение"),
             category_words=("категория",),
@@ -222,6 +239,10 @@ LANGUAGES: dict[str, Language] = {
             courtesies="s il vous plaît|s il te plaît|svp|merci|merci d avance|merci beaucoup|bonjour|salut|veuillez|"
                        "pouvez vous|peux tu|pourriez vous|pourrais tu|je vous prie",
             negations="pas jamais sans aucun aucune rien personne non ni",
+            currencies={
+                "USD": "dollars?", "EUR": "euros?", "GBP": "livres? sterling", "RUB": "roubles?",
+                "CNY": "yuans?", "JPY": "yens?",
+            },
             decimal_mark=",", number_words=_FR_NUMBERS, relative_length=1.18,
             common_words="le la les de des du et est en que qui dans pour sur pas "
                          "par plus au aux il elle ils elles a avec ce se vous combien sont",
@@ -255,6 +276,10 @@ LANGUAGES: dict[str, Language] = {
             passing_words="el la los las un una unos unas",
             courtesies="por favor|gracias|muchas gracias|de antemano|hola|buenos días|puedes|puede|podrías|podría",
             negations="no nunca jamás sin ni nada nadie ningún ninguno ninguna tampoco",
+            currencies={
+                "USD": "d[oó]lar(?:es)?", "EUR": "euros?", "GBP": "libras? esterlinas?", "RUB": "rublos?",
+                "CNY": "yuan(?:es)?", "JPY": "yen(?:es)?",
+            },
             decimal_mark=",", number_words=_ES_NUMBERS, relative_length=1.17,
             common_words="el la los las de del y es en que por con para "
                          "se su al lo como más no ella qué cuántos cuántas cuánto son hay",
@@ -277,6 +302,10 @@ LANGUAGES: dict[str, Language] = {
             passing_words="der die das den dem des ein eine einen einem einer eines bitte",
             courtesies="bitte|danke|vielen dank|im voraus|hallo|guten tag|kannst du|könntest du|können sie|könnten sie",
             negations="nicht kein keine keinen keinem keiner keines nie niemals niemand ohne nichts weder",
+            currencies={
+                "USD": "dollars?", "EUR": "euros?", "GBP": "pfund sterling", "RUB": "rubels?", "CNY": "yuan", "JPY": "yen",
+            },
+            names_by_capitals=False,
             decimal_mark=",", number_words=_DE_NUMBERS, relative_length=1.16,
             common_words="der die das den dem des und ist in zu von mit auf "
                          "für sich nicht auch es er sie wie viele im am hat sind",

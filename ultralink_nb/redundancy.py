@@ -8,8 +8,9 @@ all, what a third language says of the pair, and which other rows compete for th
 Same content means that the same task is asked or the same statement made; answers may be worded differently.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -24,14 +25,22 @@ from ultralink_nb.vectors import Centred
 class Candidates:
     """Candidate pairs and the neighbour lists that they came from.
 
-    left, right: (m,) int32 row numbers, left's language before right's in the order of first appearance; every pair once.
-    cosine: (m,) float32, of the centred vectors. between: the neighbour lists per ordered pair of languages.
+    left, right: (m,) int32 row numbers, left's language before right's in the order of first appearance; every pair once, one
+    pair of languages after the other. cosine: (m,) float32, of the centred vectors. between: the neighbour lists per ordered
+    pair of languages.
     """
 
     left: np.ndarray
     right: np.ndarray
     cosine: np.ndarray
     between: dict[tuple[str, str], Neighbours]
+
+    def __len__(self) -> int:
+        return len(self.left)
+
+    def take(self, chosen: np.ndarray) -> "Candidates":
+        """Those at the chosen positions, with the same neighbour lists."""
+        return replace(self, left=self.left[chosen], right=self.right[chosen], cosine=self.cosine[chosen])
 
 
 def candidate_pairs(
@@ -44,20 +53,32 @@ def candidate_pairs(
     where they are searched.
     """
     between = search_between(centred, k, index, rows, engine)
-    place = {code: position for position, code in enumerate(centred.languages)}
-    keys, cosines = [], []
-    for (source, target), found in between.items():
-        here, there = np.repeat(found.queries, found.rows.shape[1]).astype(np.int64), found.rows.ravel().astype(np.int64)
-        valid = there >= 0
-        first, second = (here, there) if place[source] < place[target] else (there, here)
-        keys.append(first[valid] * len(centred) + second[valid])
-        cosines.append(found.similarity.ravel()[valid])
-    if not keys or not sum(map(len, keys)):
-        none = np.zeros(0, np.int32)
-        return Candidates(none, none, np.zeros(0, np.float32), between)
-    pairs, first = np.unique(np.concatenate(keys), return_index=True)
-    left, right = np.divmod(pairs, len(centred))
-    return Candidates(left.astype(np.int32), right.astype(np.int32), np.concatenate(cosines)[first], between)
+    return _joined(list(_by_languages(centred, between)), between)
+
+
+def _by_languages(centred: Centred, between: dict[tuple[str, str], Neighbours]) -> Iterator[Candidates]:
+    """The pairs of one pair of languages at a time, both directions joined."""
+    for first, second in combinations(centred.languages, 2):
+        both = {pair: between[pair] for pair in ((first, second), (second, first)) if pair in between}
+        keys, cosines = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
+        for (source, _), found in both.items():
+            here, there = np.repeat(found.queries, found.rows.shape[1]).astype(np.int64), found.rows.ravel().astype(np.int64)
+            valid = there >= 0
+            left, right = (here, there) if source == first else (there, here)
+            keys.append(left[valid] * len(centred) + right[valid])
+            cosines.append(found.similarity.ravel()[valid])
+        pairs, once = np.unique(np.concatenate(keys), return_index=True)
+        left, right = np.divmod(pairs, max(1, len(centred)))
+        yield Candidates(left.astype(np.int32), right.astype(np.int32), np.concatenate(cosines)[once], both)
+
+
+def _joined(pieces: list[Candidates], between: dict[tuple[str, str], Neighbours]) -> Candidates:
+    none = np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32)
+    columns = zip(none, *((piece.left, piece.right, piece.cosine) for piece in pieces), strict=True)
+    return Candidates(*(np.concatenate(column) for column in columns), between)
+
+
+_STEP = 2_000_000  # pairs that are scored at a time where most are let go
 
 
 # What a calibration may look at. The margin is for comparison only: it and the gaps measure the same thing, and with both the
@@ -67,10 +88,10 @@ FEATURES = ("centred", "cosine", "gap_best", "gap_worst", "mutual", "others_left
 SCORES = (*FEATURES, "margin")
 
 
-def score_pairs(candidates: Candidates, centred: Centred, texts: Sequence[str], numbers: bool = True) -> pd.DataFrame:
+def score_pairs(candidates: Candidates, centred: Centred, texts: Sequence[str] | None) -> pd.DataFrame:
     """Scores of each candidate pair, one column for each name in `SCORES`, row order that of the candidates.
 
-    texts: what was embedded, one text a row of `centred`. numbers: False leaves the texts' numbers unread, and their scores 0.
+    texts: what was embedded, one text a row of `centred`; None where only vectors are known: length and numbers are 0 then.
     cosine: of the encoder's own vectors; centred: of the centred ones, and so is all that follows. margin: the ratio margin of
     Artetxe & Schwenk (2019), eq. 2 to 4, with the encoder's own cosines:
     margin(x, y) = cos(x, y) / ( sum_{z in NN_k(x)} cos(x, z) / 2k + sum_{z in NN_k(y)} cos(y, z) / 2k ).
@@ -83,75 +104,114 @@ def score_pairs(candidates: Candidates, centred: Centred, texts: Sequence[str], 
     The answers' own vectors are not used: they help with rows that were rewritten for another culture (F1 +0.01 on OMGEval), but
     what a calibration learns from them on one set misleads it on another (Alpaca -0.05).
     """
+    known = None if texts is None else _Texts.of(texts)
+    scores = np.zeros((len(candidates), len(SCORES)), np.float32)
+    languages = centred.codes[candidates.left].astype(np.int16) * 128 + centred.codes[candidates.right]
+    for pair in np.unique(languages):
+        chosen = np.flatnonzero(languages == pair)
+        scores[chosen] = _score_piece(candidates.take(chosen), centred, known)
+    return pd.DataFrame(scores, columns=list(SCORES))
+
+
+def screen_pairs(
+    centred: Centred, between: dict[tuple[str, str], Neighbours], texts: Sequence[str] | None,
+    probability: Callable[[pd.DataFrame], np.ndarray], least: float = 0.01,
+) -> tuple[Candidates, pd.DataFrame]:
+    """The candidate pairs that may be true, and their scores: what `candidate_pairs` and `score_pairs` give, less the rest.
+
+    between: of `neighbours.search_between`. probability: from scores to (m,), such as a calibration's; pairs below `least` go.
+    One pair of languages is in memory at a time: of what is found among millions of rows most is far from saying the same.
+    """
+    pieces, scores = [], [pd.DataFrame(columns=list(SCORES), dtype=np.float32)]
+    known = None if texts is None else _Texts.of(texts)
+    for piece in _by_languages(centred, between):
+        for start in range(0, len(piece), _STEP):
+            some = piece.take(slice(start, start + _STEP))
+            of_some = pd.DataFrame(_score_piece(some, centred, known), columns=list(SCORES))
+            chosen = np.flatnonzero(probability(of_some) >= least)
+            pieces.append(some.take(chosen))
+            scores.append(of_some.iloc[chosen])
+    return _joined(pieces, between), pd.concat(scores, ignore_index=True)
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """texts, the log of their lengths, and which are copies: a number a row that equal texts share, None if there are none."""
+
+    texts: Sequence[str]
+    log_length: np.ndarray
+    copy: np.ndarray | None
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> "_Texts":
+        copy = pd.factorize(np.asarray(texts, dtype=object))[0] if len(texts) else np.zeros(0, np.int64)
+        length = np.log(np.fromiter(map(len, texts), dtype=np.float32, count=len(texts)) + 1)
+        return cls(texts, length, copy if len(copy) and copy.max() + 1 < len(copy) else None)
+
+
+def _score_piece(candidates: Candidates, centred: Centred, known: _Texts | None) -> np.ndarray:
+    """The scores of pairs of one pair of languages, (m, len(SCORES)) float32."""
     left, right = candidates.left, candidates.right
-    copy = pd.factorize(np.asarray(texts, dtype=object))[0] if len(texts) else np.zeros(0, np.int64)
-    ends = {side: _end(candidates, centred, copy, side) for side in ("left", "right")}
-    gaps = [candidates.cosine - ends[side]["best other"] for side in ends]
+    if not len(left):
+        return np.zeros((0, len(SCORES)), np.float32)
+    ends = [_end(candidates, centred, known and known.copy, side) for side in ("left", "right")]
+    gaps = [candidates.cosine - end["best other"] for end in ends]
     raw = centred.raw_cosine(left, right, candidates.cosine)
-    length = np.log(np.fromiter(map(len, texts), dtype=np.float32, count=len(texts)) + 1)
-    mutual = ends["left"]["first"] & ends["right"]["first"]
-    differ, agree = _numbers(texts, centred, left, right) if numbers else (np.zeros(len(left), np.float32),) * 2
-    return pd.DataFrame({
+    mutual = ends[0]["first"] & ends[1]["first"]
+    length, differ, agree = np.zeros((3, len(left)), np.float32)
+    if known:
+        length = _unusual_length(known.log_length[left] - known.log_length[right], mutual)
+        differ, agree = _numbers(known.texts, centred, left, right)
+    found = {
         "centred": candidates.cosine, "cosine": raw, "gap_best": np.maximum(*gaps), "gap_worst": np.minimum(*gaps),
-        "mutual": mutual, "others_left": ends["left"]["others"], "others_right": ends["right"]["others"],
-        "length": _unusual_length(length[left] - length[right], centred, left, right, mutual),
+        "mutual": mutual, "others_left": ends[0]["others"], "others_right": ends[1]["others"], "length": length,
         "numbers_clash": differ > 0, "numbers_differ": differ, "numbers_match": (differ == 0) & (agree > 0),
-        "numbers_agree": agree,
-        "margin": raw / np.maximum(1e-3, (ends["left"]["raw"] + ends["right"]["raw"]) / 2),
-    }, columns=list(SCORES)).astype(np.float32)
+        "numbers_agree": agree, "margin": raw / np.maximum(1e-3, (ends[0]["raw"] + ends[1]["raw"]) / 2),
+    }
+    return np.stack([found[name] for name in SCORES], axis=1, dtype=np.float32, casting="unsafe")
 
 
-def _end(candidates: Candidates, centred: Centred, copy: np.ndarray, side: str) -> dict[str, np.ndarray]:
+def _end(candidates: Candidates, centred: Centred, copy: np.ndarray | None, side: str) -> dict[str, np.ndarray]:
     """For one end of each pair, of its neighbours in the other's language: the best other one, the mean of all but the first,
     the mean of the raw cosines, and whether the pair is best.
 
     copy: a number for each row that equal texts share; a second copy of the other end is no other neighbour.
     """
     here, there = (candidates.left, candidates.right)[:: 1 if side == "left" else -1]
-    n, n_languages = len(centred), len(centred.languages)
-    top, second, others, raw = (np.zeros(n * n_languages, np.float32) for _ in range(4))
-    nearest = np.full(n * n_languages, -1, np.int32)
-    for (_, target), found in candidates.between.items():
-        slot = found.queries.astype(np.int64) * n_languages + centred.languages.index(target)
-        listed, similarity = found.rows >= 0, np.where(found.rows >= 0, found.similarity, 0)
-        top[slot], nearest[slot] = similarity[:, 0], found.rows[:, 0]
-        if found.rows.shape[1] > 1:
-            second[slot] = similarity[:, 1]
-            others[slot] = similarity[:, 1:].sum(axis=1) / np.maximum(1, listed[:, 1:].sum(axis=1))
-        for column in range(found.rows.shape[1]):
-            cosine = centred.raw_cosine(found.queries, np.maximum(found.rows[:, column], 0), similarity[:, column])
-            raw[slot] += np.where(listed[:, column], cosine, 0)
-        raw[slot] /= np.maximum(1, listed.sum(axis=1))
-    slot = here.astype(np.int64) * n_languages + centred.codes[there]
-    best = np.where(nearest[slot] == there, second[slot], top[slot])
-    first = candidates.cosine >= top[slot] - 1e-6  # of equals (a text given twice) each is best
-    if len(copy) and copy.max() + 1 < len(copy):
-        _pass_over_copies(best, candidates, centred, copy, here, there)
-    return {"best other": best, "first": first | (nearest[slot] == there), "others": others[slot], "raw": raw[slot]}
+    found = candidates.between.get(tuple(centred.languages[centred.codes[end[0]]] for end in (here, there)))
+    if found is None or not found.rows.shape[1]:
+        none = np.zeros(len(here), np.float32)
+        return {"best other": none, "first": none >= 0, "others": none, "raw": none}
+    listed, similarity = found.rows >= 0, np.where(found.rows >= 0, found.similarity, 0)
+    second = similarity[:, 1] if found.rows.shape[1] > 1 else np.zeros(len(listed), np.float32)
+    others = similarity[:, 1:].sum(axis=1) / np.maximum(1, listed[:, 1:].sum(axis=1))
+    raw = np.zeros(len(listed), np.float32)
+    for column in range(found.rows.shape[1]):
+        cosine = centred.raw_cosine(found.queries, np.maximum(found.rows[:, column], 0), similarity[:, column])
+        raw += np.where(listed[:, column], cosine, 0)
+    raw /= np.maximum(1, listed.sum(axis=1))
+    slot = np.searchsorted(found.queries, here)
+    top, nearest = similarity[slot, 0], found.rows[slot, 0]
+    best = np.where(nearest == there, second[slot], top)
+    first = candidates.cosine >= top - 1e-6  # of equals (a text given twice) each is best
+    if copy is not None:
+        _pass_over_copies(best, found, copy, here, there)
+    return {"best other": best, "first": first | (nearest == there), "others": others[slot], "raw": raw[slot]}
 
 
-def _pass_over_copies(
-    best: np.ndarray, candidates: Candidates, centred: Centred, copy: np.ndarray, here: np.ndarray, there: np.ndarray
-) -> None:
+def _pass_over_copies(best: np.ndarray, found: Neighbours, copy: np.ndarray, here: np.ndarray, there: np.ndarray) -> None:
     """Mend `best`, the cosine of the best other neighbour, for pairs whose other end has a copy."""
-    copied = np.bincount(copy)[copy] > 1
-    for (source, target), found in candidates.between.items():
-        ends = centred.codes[here] == centred.languages.index(source), centred.codes[there] == centred.languages.index(target)
-        chosen = np.flatnonzero(copied[there] & ends[0] & ends[1])
-        listed = np.searchsorted(found.queries, here[chosen])
-        rows = found.rows[listed]
-        other = (rows >= 0) & (copy[np.maximum(rows, 0)] != copy[there[chosen], None])
-        top = np.where(other, found.similarity[listed], -np.inf).max(axis=1, initial=-np.inf)
-        best[chosen] = np.where(np.isfinite(top), top, 0)
+    chosen = np.flatnonzero((np.bincount(copy)[copy] > 1)[there])
+    listed = np.searchsorted(found.queries, here[chosen])
+    rows = found.rows[listed]
+    other = (rows >= 0) & (copy[np.maximum(rows, 0)] != copy[there[chosen], None])
+    top = np.where(other, found.similarity[listed], -np.inf).max(axis=1, initial=-np.inf)
+    best[chosen] = np.where(np.isfinite(top), top, 0)
 
 
-def _unusual_length(ratio: np.ndarray, centred: Centred, left: np.ndarray, right: np.ndarray, mutual: np.ndarray) -> np.ndarray:
-    pair = centred.codes[left].astype(np.int16) * 128 + centred.codes[right]
-    for code in np.unique(pair):
-        chosen = pair == code
-        usual = ratio[chosen & mutual]
-        ratio[chosen] -= np.median(usual if len(usual) > 5 else ratio[chosen])
-    return np.abs(ratio)
+def _unusual_length(ratio: np.ndarray, mutual: np.ndarray) -> np.ndarray:
+    usual = ratio[mutual]
+    return np.abs(ratio - np.median(usual if len(usual) > 5 else ratio))
 
 
 def _numbers(texts: Sequence[str], centred: Centred, left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -172,14 +232,16 @@ def _numbers(texts: Sequence[str], centred: Centred, left: np.ndarray, right: np
 
 
 def corroborate(
-    n: int, left: np.ndarray, right: np.ndarray, languages: np.ndarray, probability: np.ndarray, prior: float, weight: float = 3.0
+    n: int, left: np.ndarray, right: np.ndarray, languages: np.ndarray, probability: np.ndarray, prior: float | np.ndarray,
+    weight: float = 1.5,
 ) -> np.ndarray:
     """The probabilities of pairs seen together, (m,) float32 in [0, 1]: what no pair can know alone.
 
     n: rows; left, right: (m,) row numbers; languages: (n,) codes; probability: (m,), from a calibration that was fitted where a
-    share `prior` of the pairs was true. Three steps, none of which knows a label:
+    share `prior` of the pairs was true, one number or (m,). Three steps, none of which knows a label:
     1. The share of true pairs in this data is estimated by expectation maximisation and takes the place of the prior (Saerens,
-       Latinne & Decaestecker 2002, Section 2), within a factor of ten; with fewer than 500 pairs it is left as it is.
+       Latinne & Decaestecker 2002, Section 2), within a factor of ten, for the pairs of each prior on their own; with fewer than
+       500 of them it is left as it is.
     2. A third language speaks for a pair with the weaker of its two links to it; its log-odds rise by `weight` times that.
     3. The rows of one language compete for being a row's counterpart: a pair's odds are divided by one plus the odds of all that
        share its end, so that the probabilities of a row's counterparts in one language never add up to more than one.
@@ -188,9 +250,11 @@ def corroborate(
     if not len(found):
         return np.zeros(0, np.float32)
     odds = found / (1 - found)
-    if len(found) >= 500:
-        odds *= _change_of_prior(np.log(odds), prior)
-        found = odds / (1 + odds)
+    priors = np.broadcast_to(np.asarray(prior, dtype=np.float64), odds.shape)
+    for share in np.unique(priors):
+        if (chosen := priors == share).sum() >= 500:
+            odds[chosen] *= _change_of_prior(np.log(odds[chosen]), float(share))
+    found = odds / (1 + odds)
     odds *= np.exp(weight * _third(n, left, right, found))
     rivals = np.zeros(len(odds))
     for here, there in ((left, right), (right, left)):

@@ -16,7 +16,9 @@ import pandas as pd
 from ultralink_nb import calibration, duplicates, grouping, pruning, redundancy
 from ultralink_nb.chance import places_in_draw
 from ultralink_nb.content import Content, arrange
+from ultralink_nb.embedding import Encoder, embed
 from ultralink_nb.probes import made_vectors
+from ultralink_nb.repetition import find_pairs
 from ultralink_nb.vectors import centre
 from ultralink_nb.verdict import BadEvidence
 
@@ -43,17 +45,18 @@ class Repetition:
         return Repetition(pairs, grouping.group_pairs(part, pairs, threshold, duplicates=repeated), repeated)
 
 
-def analyse(rows: pd.DataFrame, texts: Sequence[str], vectors: np.ndarray, encoder: str, threshold: float = 0.5,
-            duplicate_threshold: float | None = 0.85, neighbours: int = 4) -> Repetition:
-    """What notebook 04 does, without its pictures: rows (id, language), texts (n,) and vectors (n, d) in the same order."""
+def analyse(rows: pd.DataFrame, texts: Sequence[str], vectors: np.ndarray, encoder: Encoder, cache_dir: str = ".cache",
+            threshold: float = 0.5, duplicate_threshold: float | None = 0.85, neighbours: int = 4) -> Repetition:
+    """What notebook 04 does, without its pictures: rows (id, language, kind), texts (n,) and vectors (n, d) in the same order.
+
+    encoder: the one that made the vectors; cache_dir: where the embeddings of single words are kept.
+    """
     centred = centre(vectors, rows["language"].tolist())
     closeness = {} if duplicate_threshold is None else {"semantic_threshold": duplicate_threshold}
     repeated = duplicates.find_duplicates(texts, rows, centred if closeness else None, **closeness)
     candidates = redundancy.candidate_pairs(centred, neighbours, rows=np.flatnonzero(~rows["id"].isin(repeated["id"])))
-    fitted, _ = calibration.load_calibration(encoder)
-    alone = fitted.probability(redundancy.score_pairs(candidates, centred, texts))
-    found = redundancy.corroborate(len(rows), candidates.left, candidates.right, centred.codes, alone, fitted.prior)
-    pairs = pd.DataFrame({"left": candidates.left, "right": candidates.right, "probability": found})
+    fitted, _ = calibration.load_calibrations(encoder.name)
+    pairs = find_pairs(rows, texts, centred, candidates, fitted, lambda words: embed(words, encoder, cache_dir))
     return Repetition(pairs, grouping.group_pairs(rows, pairs, threshold, duplicates=repeated), repeated)
 
 
