@@ -40,6 +40,7 @@ from ultralink_nb.repetition import read_scores
 ANY = ("tatoeba_sentence", "xquad", "ntrex")
 KINDS = {"chat": ("omgeval_chat",), "math": ("msvamp_math",), "sentence": ("tatoeba_sentence",)}
 REWRITTEN = ("msvamp_math", "ntrex")
+SHARES = {"whole": 1.0, "thinned": 1.0, "rewritten": 1.0}  # of the weight, of each variant of a set
 FOLDS = 5
 Sets = dict[str, dict[str, Labelled]]  # name to variant ("whole", "thinned", "rewritten") to set
 
@@ -48,6 +49,8 @@ def read_sets(folder: Path, documents: Path | None, encoder: Encoder, cache_dir:
     """The variants of each set, the pairs that some screen leaves read, and the names of the sets that are measured."""
     rows = {path.stem: read_rows(path) for path in sorted(folder.glob("*.jsonl"))}
     measured = list(rows)
+    if not measured:
+        raise SystemExit(f"no .jsonl file in {folder}")
     rows |= read_documents(documents) if documents else {}
     sets: Sets = {}
     for name, table in rows.items():
@@ -63,9 +66,11 @@ def read_sets(folder: Path, documents: Path | None, encoder: Encoder, cache_dir:
     return sets, measured
 
 
-def _fit(scores: list[pd.DataFrame], same: list[np.ndarray], about: Sequence[str], encoder: str, **features) -> Calibration:
-    """A calibration on several parts of the same total weight each."""
-    weights = np.concatenate([np.full(len(one), 1 / max(1, len(one))) for one in same])
+def _fit(
+    scores: list[pd.DataFrame], same: list[np.ndarray], shares: list[float], about: Sequence[str], encoder: str, **features
+) -> Calibration:
+    """A calibration on several parts with these shares of the weight."""
+    weights = np.concatenate([np.full(len(one), share / max(1, len(one))) for one, share in zip(same, shares, strict=True)])
     return fit_calibration(pd.concat(scores, ignore_index=True), np.concatenate(same), encoder, ", ".join(about),
                            weights * len(weights) / weights.sum(), **features)
 
@@ -73,7 +78,7 @@ def _fit(scores: list[pd.DataFrame], same: list[np.ndarray], about: Sequence[str
 def screen(sets: Sets, names: Sequence[str], encoder: str) -> Calibration:
     """The screen fitted on the sets named, on what the vectors say alone."""
     parts = [sets[name][variant] for name in names for variant in ("whole", "thinned")]
-    return _fit([part.scores for part in parts], [part.same for part in parts], names, encoder)
+    return _fit([part.scores for part in parts], [part.same for part in parts], [1.0] * len(parts), names, encoder)
 
 
 def known(part: Labelled, fitted: Calibration) -> tuple[np.ndarray, pd.DataFrame, np.ndarray]:
@@ -86,30 +91,34 @@ def known(part: Labelled, fitted: Calibration) -> tuple[np.ndarray, pd.DataFrame
     return chosen, scores, part.same[chosen]
 
 
-def fit(sets: Sets, names: Collection[str], encoder: str, without: dict[str, np.ndarray] | None = None) -> Calibrations:
-    """The calibrations fitted on the sets named. without: for a set, (n,) bool, rows of it whose pairs have no part."""
+def fit(sets: Sets, names: Collection[str], encoder: str, without: dict[str, pd.Series] | None = None) -> Calibrations:
+    """The calibrations fitted on the sets named. without: for a set, ids of rows whose pairs have no part."""
     first = screen(sets, [name for name in names if name not in (without or {})] or list(names), encoder)
 
-    def of(parts: list[tuple[str, str]]) -> Calibration:
+    def of(parts: list[tuple[str, str]]) -> Calibration | None:
+        """None where the screen leaves nothing to tell apart."""
         scores, same = [], []
         for name, variant in parts:
             part = sets[name][variant]
             chosen, found, label = known(part, first)
-            if (out := (without or {}).get(name)) is not None:
+            if name in (without or {}):
+                out = part.rows["id"].isin(without[name]).to_numpy()
                 stays = ~(out[part.candidates.left[chosen]] | out[part.candidates.right[chosen]])
                 found, label = found[stays], label[stays]
             scores.append(found)
             same.append(label)
         about = [name if variant == "whole" else f"{name}, rewritten" for name, variant in parts if variant != "thinned"]
-        return _fit(scores, same, about, encoder, features=READ)
+        if not parts or len(np.unique(np.concatenate(same))) < 2:
+            return None
+        return _fit(scores, same, [SHARES[variant] for _, variant in parts], about, encoder, features=READ)
 
     def variants(of_kind: Collection[str]) -> list[tuple[str, str]]:
-        return [(name, variant) for name in of_kind if name in names for variant in ("whole", "thinned")
-                if name not in (without or {}) or variant == "whole"]
+        return [(name, variant) for name in of_kind if name in names for variant in ("whole", "thinned")]
 
     by_kind = {"": variants(ANY) or variants(names), **{kind: variants(of_kind) for kind, of_kind in KINDS.items()}}
     by_kind["chat"] = by_kind["chat"] or [(name, "rewritten") for name in REWRITTEN if name in names]
-    return Calibrations(first, {kind: of(parts) for kind, parts in by_kind.items() if parts})
+    fitted = {kind: of(parts) for kind, parts in by_kind.items()}
+    return Calibrations(first, {"": first} | {kind: found for kind, found in fitted.items() if found})
 
 
 def probability(fitted: Calibrations, part: Labelled) -> np.ndarray:
@@ -141,7 +150,7 @@ def in_folds(sets: Sets, name: str, names: Collection[str], encoder: str) -> np.
     fold = np.random.default_rng(0).integers(FOLDS, size=component.max() + 1)[component]
     found = np.zeros(len(left), np.float32)
     for number in range(FOLDS):
-        own = fit(sets, [*names, *({name} - set(names))], encoder, {name: fold == number})
+        own = fit(sets, [*names, *({name} - set(names))], encoder, {name: part.rows["id"][fold == number]})
         here = (fold[left] == number) | (fold[right] == number)
         found[here] = probability(own, part)[here]
     return found
@@ -166,8 +175,6 @@ def main() -> None:
     arguments = parser.parse_args()
     encoder = open_encoder(arguments.encoder)
     sets, measured = read_sets(arguments.folder, arguments.documents, encoder, arguments.cache_dir)
-    if not measured:
-        parser.error(f"no .jsonl file in {arguments.folder}")
     names = arguments.fit_on or list(sets)
 
     def print_table(title: str, found: dict[str, np.ndarray]) -> None:

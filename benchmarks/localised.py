@@ -54,7 +54,7 @@ class _Pool:
 
 def localise(rows: pd.DataFrame, encoder: Encoder, cache_dir: str, seed: int = 7) -> pd.DataFrame:
     """The rows (language, content, text), some of them rewritten, which then have a content of their own."""
-    rng = np.random.default_rng(seed)
+    rows, rng = rows.reset_index(drop=True), np.random.default_rng(seed)
     words = [_words(text, language) for text, language in zip(rows["text"], rows["language"], strict=True)]
     texts, contents = rows["text"].tolist(), rows["content"].tolist()
     chosen = rng.random(rows["content"].nunique()) < OF_CONTENTS
@@ -74,7 +74,7 @@ def localise(rows: pd.DataFrame, encoder: Encoder, cache_dir: str, seed: int = 7
             text = texts[row]
             for word in sorted(words_of, key=lambda word: (count[word], word))[:several]:
                 other = pools[word in pools[True].place].another(word, rng)
-                text = text.replace(word, other) if other else text
+                text = re.sub(re.escape(word) if language == "zh" else rf"\b{re.escape(word)}\b", other or word, text)
             if text != texts[row]:
                 texts[row], contents[row] = text, f"rewritten {row}"
     return rows.assign(text=texts, content=contents)

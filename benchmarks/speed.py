@@ -4,11 +4,14 @@
 
 FOLDER holds labelled sets; vectors are made from them (made_vectors.py), in five languages, and every method gets the same file.
 Each method runs in a process of its own, on at most two threads, and is ended after `--cap` seconds. Ours reads the vectors from
-disk and centres them, searches, scores (there are no texts, so no numbers to compare), groups and prunes. `plain` is the least
-code that finds neighbours per pair of languages: an IVF index in half precision for each, 8 probes. The peers search one pool;
-of what they find only pairs across languages count. Memory: `anonymous` is what the process itself holds; `resident` counts the
-pages of the file that the system keeps for it as well, which it may take back at any time. recall: share of the true pairs among
-the candidates; best neighbour: share of rows (a sample) of which the search found what exact search finds.
+disk and centres them, searches, scores, groups and prunes. There are no texts, so the screen decides alone; what reading them
+adds is measured by quality.py. `plain` is the least code that finds neighbours per pair of languages: an IVF index in half
+precision for each, 8 probes. The peers search one pool; of what they find only pairs across languages count.
+
+Memory: `anonymous` is what the process itself holds; `resident` counts the pages of the file that the system keeps for it as
+well, which it may take back at any time. recall: share of the true pairs among what is found, for ours after the screen; recall,
+search: before it; best neighbour: share of rows (a sample) of which the search found what exact search finds. Both of these are
+measured between the stages and are in no time. load: of the system when a method ends, in processes that want to run.
 """
 
 import argparse
@@ -28,6 +31,8 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import faiss  # noqa: E402
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
+import pyarrow as pa  # noqa: E402
+import pyarrow.compute as pc  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
 import made_vectors  # noqa: E402
@@ -64,8 +69,14 @@ def searched(between: dict[tuple[str, str], neighbours.Neighbours], content: np.
     return sum(len(np.unique(np.concatenate(both))) for both in either.values())
 
 
+def table_of(languages: np.ndarray) -> pd.DataFrame:
+    """The table that the kit would have of these rows: id, language, kind."""
+    ids = pc.utf8_lpad(pc.cast(pa.array(np.arange(len(languages))), pa.string()), 9, "0")
+    return pa.table({"id": ids, "language": pa.array(languages), "kind": pa.repeat("made", len(languages))}).to_pandas()
+
+
 def ours(path: Path) -> dict:
-    """The kit's path without texts: what reading them adds is measured by quality.py."""
+    """The kit's steps on vectors alone: the screen decides. What is no longer needed is let go before the next step."""
     vectors, languages, content = read(path)
     fitted = calibration.load_calibrations("use")[0].screen
     clock = {"start": time.perf_counter()}
@@ -89,15 +100,14 @@ def ours(path: Path) -> dict:
         together = redundancy.corroborate(count, left, right, codes, alone, fitted.prior)
         del alone
         lap("scores")
-        ids = pd.Series([f"{row:09d}" for row in range(count)], dtype="str")
-        rows = pd.DataFrame({"id": ids, "language": pd.Series(languages, dtype="str"), "kind": "made"})
+        rows = table_of(languages)
         pairs = pd.DataFrame({"left": left, "right": right, "probability": together}, copy=False)
         groups = grouping.group_pairs(rows, pairs)
         lap("groups")
         pruned = pruning.prune(rows, groups, pairs, "balanced")
         lap("pruning")
         del clock["start"]
-        stands = pd.Index(ids).get_indexer(pruned.dropped["kept_by"])
+        stands = pd.Index(rows["id"]).get_indexer(pruned.dropped["kept_by"])
         right_drops = content[pruned.dropped["position"]] == content[stands]
         worth = found(left, right, together, content, languages, 0.5)
         return {**clock, "recall, search": recall, **worth, "drops right": right_drops.mean(), "best neighbour": near}
@@ -158,7 +168,7 @@ def work(method: str, path: Path) -> None:
     ended.set()
     resident = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
     print(json.dumps({**{name: float(value) for name, value in figures.items()},
-                      "anonymous, GiB": most[0] / 2**20, "resident, GiB": resident / 2**20}))
+                      "anonymous, GiB": most[0] / 2**20, "resident, GiB": resident / 2**20, "load": os.getloadavg()[0]}))
 
 
 def main() -> None:

@@ -147,7 +147,8 @@ def test_a_pair_without_others_and_no_pairs():
     found = surrounded(9, [(2, 7, 0.4, 3.0), (1, 8, 1.0, 0.5)], centred=[0.25, 0.75])
     assert found["words_lacking_more"].tolist() == found["words_lacking_less"].tolist() == [3.0, 0.5]
     assert found["centred_more"].tolist() == found["centred_less"].tolist() == [0.25, 0.75]
-    empty = surroundings(4, np.zeros(0, int), np.zeros(0, int), np.zeros(0), pd.DataFrame(columns=list(SURROUNDED), dtype=float))
+    none = np.zeros(0, int)
+    empty = surroundings(4, none, none, np.zeros(0), pd.DataFrame(columns=list(SURROUNDED), dtype=float))
     assert empty.shape == (0, len(SURROUNDINGS))
 
 

@@ -1,9 +1,12 @@
 """The benchmarks' metrics against plain counting; the peers themselves are measured, not tested."""
 
 import itertools
+import json
 import sys
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,8 +15,32 @@ from tests.conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import fit_calibration  # noqa: E402
+import labelled  # noqa: E402
+import localised  # noqa: E402
 import peers  # noqa: E402
 import quality  # noqa: E402
+
+from ultralink_nb.calibration import LEAST, READ  # noqa: E402
+from ultralink_nb.embedding import open_encoder  # noqa: E402
+from ultralink_nb.redundancy import FEATURES, against_truth  # noqa: E402
+
+# Sentences that differ by a word from many others, so that a screen leaves true and false pairs; people are names to exchange.
+NAMES = ("Marta", "Viktor", "Olga")
+FRAMES = {"en": "Last week my neighbour {} has {} {}.", "fr": "La semaine dernière, mon ami {} a {} {}.",
+          "es": "La semana pasada, mi amigo {} ha {} {}."}
+DEEDS = {"en": ("bought", "sold", "painted"), "fr": ("acheté", "vendu", "peint"), "es": ("comprado", "vendido", "pintado")}
+THINGS = {"en": ("the red house", "the old boat", "a small chair"), "fr": ("la maison rouge", "le vieux bateau", "une chaise"),
+          "es": ("la casa roja", "el viejo barco", "una silla pequeña")}
+
+
+def parallel_rows() -> pd.DataFrame:
+    """27 contents in three languages: id, language, kind, content, text."""
+    rows = []
+    for code, frame in FRAMES.items():
+        for number, words in enumerate(itertools.product(NAMES, DEEDS[code], THINGS[code])):
+            rows.append((f"{number}-{code}", code, "sentence", str(number), frame.format(*words)))
+    return pd.DataFrame(rows, columns=["id", "language", "kind", "content", "text"])
 
 rows = st.lists(st.tuples(st.sampled_from(["en", "zh", "ru"]), st.integers(0, 4)), max_size=25)
 scored = st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=40)
@@ -124,3 +151,129 @@ def test_cosines_ratio_margin_and_clusters_against_brute_force():
     assert np.allclose(one_cluster.score, cosine[one_cluster.left, one_cluster.right], atol=1e-5)
     several = peers.semdedup_pairs(vectors, n_clusters=6, threshold=0.3)
     assert set(zip(several.left.tolist(), several.right.tolist(), strict=True)) < expected
+
+
+def test_rows_rewritten_for_another_culture(tmp_path, monkeypatch):
+    """What no labelled set has enough of is made: the same twice, in its own words, never in English, without jieba."""
+    monkeypatch.setitem(sys.modules, "jieba", None)  # a set without Chinese does not need it
+    rows, encoder = parallel_rows(), open_encoder("use")
+    before = rows.copy()
+    made = localised.localise(rows, encoder, tmp_path)
+    pd.testing.assert_frame_equal(rows, before)
+    pd.testing.assert_frame_equal(localised.localise(rows, encoder, tmp_path), made)
+    assert not localised.localise(rows, encoder, tmp_path, seed=8)["text"].equals(made["text"])
+    changed = (made["text"] != rows["text"]).to_numpy()
+    assert 10 < changed.sum() < 40 and not changed[rows["language"] == "en"].any()
+    assert ((made["content"] != rows["content"]) == changed).all()
+    assert made.loc[changed, "content"].is_unique and not set(made.loc[changed, "content"]) & set(rows["content"])
+    assert made[["id", "language", "kind"]].equals(rows[["id", "language", "kind"]])
+    rewritten = rows.loc[changed, "content"].nunique()
+    assert rewritten < 20  # of 27; the others are as they were in every language
+    for text, other in zip(rows.loc[changed, "text"], made.loc[changed, "text"], strict=True):
+        names = [{name for name in NAMES if name in one} for one in (text, other)]
+        assert names[0] != names[1] and len(names[1]) == 1  # the row names somebody, so another name took its place
+
+
+def test_rows_that_cannot_be_rewritten_stay(tmp_path):
+    encoder = open_encoder("use")
+    none = localised.localise(parallel_rows()[:0], encoder, tmp_path)
+    assert none.empty
+    rows = pd.DataFrame({"language": ["fr"] * 4, "content": list("abcd"), "text": ["", "12 + 30", "ou", "Bonjour !"]})
+    pd.testing.assert_frame_equal(localised.localise(rows, encoder, tmp_path), rows)
+
+
+def test_chinese_rows_are_rewritten_by_words(tmp_path):
+    pytest.importorskip("jieba")
+    animals = ["小猫", "小狗", "老虎", "狮子", "兔子", "大象", "猴子", "山羊"]
+    texts = [f"昨天我在公园里看见了一只{animal}。" for animal in animals]
+    rows = pd.DataFrame({"language": "zh", "content": animals, "text": texts})
+    made = localised.localise(rows, open_encoder("use"), tmp_path)
+    changed = made["text"] != rows["text"]
+    assert changed.any() and made.loc[changed, "text"].isin(texts).all()
+    assert ((made["content"] != rows["content"]) == changed).all()
+
+
+def test_labelled_rows_and_documents_are_read(tmp_path):
+    message = [{"role": "user", "content": "Why?"}]
+    (tmp_path / "set.jsonl").write_text("\n".join(json.dumps(row) for row in [
+        {"id": "a", "language": "en", "kind": "chat", "group": 7, "messages": message},
+        {"id": "b", "language": "fr", "group": 7, "messages": message, "localised": True},
+    ]), encoding="utf-8")
+    rows = labelled.read_rows(tmp_path / "set.jsonl")
+    assert rows["content"].tolist() == ["7", "b"] and rows["kind"].tolist() == ["chat", ""]
+    assert rows["text"].tolist() == ["Why?"] * 2
+    for code in ("eng", "fra"):
+        (tmp_path / f"ntrex_{code}.txt").write_text(f"{code} one\n{code} two\n", encoding="utf-8")
+    question = {"data": [{"paragraphs": [{"qas": [{"id": "q1", "question": "Who?"}]}]}]}
+    (tmp_path / "xquad.en.json").write_text(json.dumps(question), encoding="utf-8")
+    found = labelled.read_documents(tmp_path)
+    assert found["ntrex"]["content"].tolist() == ["0", "1"] * 2 and set(found["ntrex"]["language"]) == {"en", "fr"}
+    assert found["xquad"].iloc[0].tolist() == ["q1_en", "en", "reading", "q1", "Who?"]
+    assert labelled.read_documents(tmp_path / "nowhere") == {}
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    """Two labelled sets and a set of documents, all of the sentences above, scored and read."""
+    folder, documents = tmp_path_factory.mktemp("sets"), tmp_path_factory.mktemp("documents")
+    rows = parallel_rows()
+    for name, kind in (("tatoeba_sentence", "sentence"), ("other", "chat_agnostic")):
+        (folder / f"{name}.jsonl").write_text("\n".join(
+            json.dumps({"id": row.id, "language": row.language, "kind": kind, "group": row.content,
+                        "messages": [{"role": "user", "content": row.text}]}) for row in rows.itertuples()
+        ), encoding="utf-8")
+    for code, name in (("en", "eng"), ("fr", "fra"), ("es", "spa")):
+        (documents / f"ntrex_{name}.txt").write_text("\n".join(rows.loc[rows["language"] == code, "text"]), encoding="utf-8")
+    return fit_calibration.read_sets(folder, documents, open_encoder("use"), str(tmp_path_factory.mktemp("cache")))
+
+
+def test_sets_are_read_where_a_screen_leaves_them(sets):
+    of_all, measured = sets
+    assert measured == ["other", "tatoeba_sentence"] and set(of_all) == {*measured, "ntrex"}
+    assert set(of_all["ntrex"]) == {"whole", "thinned", "rewritten"} and set(of_all["other"]) == {"whole", "thinned"}
+    whole, part = of_all["other"]["whole"], of_all["other"]["thinned"]
+    assert len(whole.rows) == 81 and 30 < len(part.rows) < 70 and whole.true == 81 and part.true < 81
+    assert len(whole.agreement) == len(whole.chosen) <= len(whole.candidates) and (np.diff(whole.chosen) > 0).all()
+    rewritten = of_all["ntrex"]["rewritten"]
+    assert rewritten.true < 81 and rewritten.true == labelled.true_pairs(rewritten.rows)
+
+
+def test_calibrations_are_fitted_by_kind_and_carry_over(sets):
+    of_all, measured = sets
+    fitted = fit_calibration.fit(of_all, list(of_all), "use")
+    assert fitted.screen.features == FEATURES and fitted.screen.fitted_on == "other, tatoeba_sentence, ntrex"
+    about = {kind: one.fitted_on for kind, one in fitted.by_kind.items()}
+    assert about == {"": "tatoeba_sentence, ntrex", "sentence": "tatoeba_sentence", "chat": "ntrex, rewritten"}
+    assert all(one.features == READ and 0 < one.prior < 1 for one in fitted.by_kind.values())
+    whole = of_all["other"]["whole"]
+    chosen, scores, same = fit_calibration.known(whole, fitted.screen)
+    assert set(READ) <= set(scores) and len(scores) == len(chosen) == len(same)
+    screened = fitted.screen.probability(whole.scores)
+    found = fit_calibration.probability(fitted, whole)
+    assert (screened[chosen] >= LEAST).all() and np.array_equal(np.delete(found, chosen), np.delete(screened, chosen))
+    pairs = pd.DataFrame({"left": whole.candidates.left, "right": whole.candidates.right, "probability": found})
+    worth, counted = fit_calibration.worth(whole, found), against_truth(whole.rows, whole.rows["content"], pairs)
+    for measure in ("true pairs", "precision", "recall", "F1"):
+        assert worth[measure] == pytest.approx(counted[measure])
+    for name in measured:
+        for found in (fit_calibration.left_out(of_all, name, "use"), fit_calibration.in_folds(of_all, name, measured, "use")):
+            assert ((found >= 0) & (found <= 1)).all()
+            assert fit_calibration.worth(of_all[name]["whole"], found)["F1"] > 0.85
+
+
+def test_rows_that_are_left_out_have_no_part_in_a_fit(sets):
+    of_all, _ = sets
+    name = "tatoeba_sentence"
+    rows = of_all[name]["whole"].rows
+    without = rows["id"][rows["content"].astype(int) < 9]
+
+    def fitted(spoil_left_out: bool, spoil_others: bool):
+        changed = {}
+        for variant, part in of_all[name].items():
+            out = part.rows["id"].isin(without).to_numpy()
+            touched = out[part.candidates.left] | out[part.candidates.right]
+            spoilt = np.where(touched, spoil_left_out, spoil_others)
+            changed[variant] = replace(part, same=np.where(spoilt, 1 - part.same, part.same))
+        return fit_calibration.fit({**of_all, name: changed}, [name, "ntrex"], "use", {name: without})
+
+    assert fitted(True, False) == fitted(False, False) != fitted(False, True)

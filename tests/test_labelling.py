@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ultralink_nb import calibration, labelling, redundancy
+from ultralink_nb import labelling
 from ultralink_nb.records import BadRecord
 
 
@@ -42,21 +42,3 @@ def test_a_line_that_is_no_label_is_named(pairs, tmp_path):
     (tmp_path / "l.jsonl").write_text('{"left_id": "e1", "right_id": "z1", "same": true}\n{"left_id": "e2", "same": 1}\n')
     with pytest.raises(BadRecord, match="l.jsonl, line 2: a label is"):
         labelling.read_labels(tmp_path / "l.jsonl", pairs)
-
-
-def test_labels_mend_a_calibration_that_is_too_timid():
-    rng = np.random.default_rng(0)
-    scores = pd.DataFrame(rng.normal(size=(4000, len(redundancy.FEATURES))), columns=list(redundancy.FEATURES))
-    truth = rng.random(4000) < 1 / (1 + np.exp(-3 * scores["cosine"]))
-    fitted = calibration.fit_calibration(scores, truth.to_numpy().astype(int), "test", "made up")
-    timid = calibration.replace(fitted, bias=fitted.bias - 4)
-
-    def error(candidate):
-        return calibration.expected_calibration_error(candidate.probability(scores), truth.to_numpy())
-
-    mended = calibration.recalibrate(timid, scores[:300], truth[:300].to_numpy().astype(int), "300 labels")
-    assert error(timid) > 0.2 and error(mended) < 0.05 and "300 labels" in mended.fitted_on
-    with pytest.raises(ValueError, match="contradict"):
-        calibration.recalibrate(fitted, scores[:300], 1 - truth[:300].to_numpy().astype(int), "x")
-    with pytest.raises(ValueError, match="both kinds"):
-        calibration.recalibrate(fitted, scores[:9], np.ones(9, int), "x")

@@ -1,6 +1,4 @@
-"""Neighbours, scores, calibration and groups."""
-
-import json
+"""Candidate pairs, their scores, and what they tell each other."""
 
 import numpy as np
 import pandas as pd
@@ -8,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ultralink_nb import calibration, neighbours, redundancy
+from ultralink_nb import neighbours, redundancy
 from ultralink_nb.vectors import centre
 
 CODES = ("en", "zh", "ru", "fr", "es")
@@ -111,60 +109,6 @@ def test_numbers_are_compared_by_value():
     assert not unread[["numbers_match", "numbers_clash", "numbers_differ", "numbers_agree"]].to_numpy().any()
 
 
-def test_the_shipped_calibration_tells_translations_from_neighbours(tmp_path):
-    """On the questions of the embedded sample in five languages, which the calibration was not fitted on."""
-    from ultralink_nb import embedding
-    from ultralink_nb.workspace import SAMPLE
-
-    rows = []
-    for code in CODES[1:]:
-        for line in (SAMPLE / "sft" / "translations" / f"{code}.jsonl").read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            rows.append((code, row["id"], row["messages"][0]["content"]))
-    languages, truth, texts = (list(column) for column in zip(*rows, strict=True))
-    centred = centre(embedding.embed(texts, embedding.open_encoder("use"), tmp_path), languages)
-    found = redundancy.candidate_pairs(centred)
-    shipped, sentence = calibration.load_calibration("use")
-    alone = shipped.probability(redundancy.score_pairs(found, centred, texts))
-    pairs = pd.DataFrame({
-        "left": found.left, "right": found.right,
-        "probability": redundancy.corroborate(len(texts), found.left, found.right, centred.codes, alone, shipped.prior),
-    })
-    found = redundancy.against_truth(pd.DataFrame({"language": languages}), truth, pairs)
-    assert found["precision"] > 0.95 and found["recall"] > 0.9
-    assert "msvamp" in sentence
-    assert "NO calibration" in calibration.load_calibration("some/other-model")[1]
-
-
-def test_a_calibration_is_fitted_saved_and_read_back(tmp_path):
-    rng = np.random.default_rng(0)
-    scores = pd.DataFrame(rng.normal(size=(400, len(redundancy.FEATURES))), columns=list(redundancy.FEATURES))
-    same = (scores["cosine"] + 0.2 * rng.normal(size=400) > 0).astype(int).to_numpy()
-    fitted = calibration.fit_calibration(scores, same, "test", "made up pairs")
-    fitted.save(tmp_path / "c.json")
-    loaded = calibration.read_calibration(tmp_path / "c.json")
-    assert loaded == fitted
-    assert ((loaded.probability(scores) > 0.5) == same).mean() > 0.9
-    # as calibrated as scikit-learn's own prediction, of which this is the portable form
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    reference = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(scores.to_numpy(), same)
-    assert np.allclose(loaded.probability(scores), reference.predict_proba(scores.to_numpy())[:, 1], atol=1e-4)
-
-
-def test_bad_calibrations_are_refused(tmp_path):
-    scores = pd.DataFrame(0.0, index=range(3), columns=list(redundancy.FEATURES))
-    with pytest.raises(ValueError, match="both kinds"):
-        calibration.fit_calibration(scores, np.ones(3), "use", "x")
-    (tmp_path / "c.json").write_text('{"encoder": "use"}')
-    with pytest.raises(ValueError, match="not a calibration file"):
-        calibration.read_calibration(tmp_path / "c.json")
-    with pytest.raises(FileNotFoundError, match="no such calibration"):
-        calibration.read_calibration(tmp_path / "none.json")
-
-
 @pytest.mark.parametrize("languages", [["en"] * 5, [], ["en", "zh", "zh", "zh"]])
 def test_one_language_none_or_three_rows(languages):
     centred = centre(np.eye(max(1, len(languages)), 8, dtype=np.float32)[: len(languages)], languages)
@@ -172,6 +116,91 @@ def test_one_language_none_or_three_rows(languages):
     scores = redundancy.score_pairs(candidates, centred, ["x"] * len(languages))
     assert len(scores) == (3 if len(set(languages)) > 1 else 0)
     assert np.isfinite(scores.to_numpy()).all()
+
+
+def centred_rows(languages, zero=(), d=16, seed=0):
+    """Random vectors, in which a pair's cosine is about 0, and zero vectors for the rows named."""
+    vectors = np.random.default_rng(seed).normal(size=(len(languages), d)).astype(np.float32)
+    vectors[list(zero)] = 0
+    return centre(vectors, languages)
+
+
+def some_are_likely(scores: pd.DataFrame) -> np.ndarray:
+    """A probability from two scores, in (0, 1)."""
+    return 1 / (1 + np.exp(-3 * scores["centred"].to_numpy() - 5 * scores["gap_worst"].to_numpy()))
+
+
+SCREENED = {
+    "three languages": (["en", "fr", "zh"] * 20, ()), "a small language": (["en", "fr"] * 15 + ["ru"] * 3, ()),
+    "zero vectors": (["en", "fr", "zh"] * 10, (0, 1, 2, 9, 29)), "one language": (["en"] * 12, ()), "no rows": ([], ()),
+}
+
+
+@pytest.mark.parametrize("languages, zero", SCREENED.values(), ids=SCREENED.keys())
+@pytest.mark.parametrize("least", [0.0, 0.35, 1.1])
+@pytest.mark.parametrize("with_texts", [True, False])
+def test_the_screen_keeps_what_all_scores_would_keep(languages, zero, least, with_texts):
+    centred = centred_rows(languages, zero)
+    texts = [f"{code} has {n % 7} of {'many ' * (n % 5)}things" for n, code in enumerate(languages)] if with_texts else None
+    candidates = redundancy.candidate_pairs(centred, 3)
+    scores = redundancy.score_pairs(candidates, centred, texts)
+    kept = np.flatnonzero(some_are_likely(scores) >= least)
+    if least == 0.35 and len(scores):
+        assert 0 < len(kept) < len(scores)
+    left, found = redundancy.screen_pairs(centred, candidates.between, texts, some_are_likely, least)
+    assert left.left.tolist() == candidates.left[kept].tolist() and left.right.tolist() == candidates.right[kept].tolist()
+    assert left.left.dtype == left.right.dtype == np.int32 and left.between is candidates.between
+    assert np.array_equal(left.cosine, candidates.cosine[kept])
+    pd.testing.assert_frame_equal(found, scores.iloc[kept].reset_index(drop=True))
+
+
+def test_the_screen_scores_some_pairs_at_a_time(monkeypatch):
+    """Only what is usual between the lengths of two languages is that of the pairs at hand."""
+    languages = ["en", "fr", "zh"] * 20
+    centred, texts = centred_rows(languages), [f"{code} has {n % 7} things" for n, code in enumerate(languages)]
+    candidates = redundancy.candidate_pairs(centred, 3)
+    whole = redundancy.screen_pairs(centred, candidates.between, texts, some_are_likely, 0.35)
+    sizes: list[int] = []
+
+    def watched(scores: pd.DataFrame) -> np.ndarray:
+        sizes.append(len(scores))
+        return some_are_likely(scores)
+
+    monkeypatch.setattr(redundancy, "_STEP", 7)
+    found = redundancy.screen_pairs(centred, candidates.between, texts, watched, 0.35)
+    assert max(sizes) == 7 and sum(sizes) == len(candidates)
+    assert np.array_equal(found[0].left, whole[0].left) and np.array_equal(found[0].right, whole[0].right)
+    pd.testing.assert_frame_equal(found[1].drop(columns="length"), whole[1].drop(columns="length"))
+
+
+def test_a_pair_of_the_least_probability_stays():
+    centred = centred_rows(["en", "fr"] * 8)
+    candidates = redundancy.candidate_pairs(centred, 3)
+    left, _ = redundancy.screen_pairs(centred, candidates.between, None, lambda scores: np.full(len(scores), 0.25), 0.25)
+    assert len(left) == len(candidates)
+
+
+def test_scores_go_with_their_pair_in_any_order_of_candidates():
+    languages = ["en", "fr", "zh", "ru"] * 12
+    centred = centred_rows(languages)
+    texts = [f"{code} has {n % 5} of {'many ' * (n % 6)}things" for n, code in enumerate(languages)]
+    candidates = redundancy.candidate_pairs(centred, 4)
+    scores = redundancy.score_pairs(candidates, centred, texts)
+    order = np.random.default_rng(1).permutation(len(candidates))
+    shuffled = redundancy.score_pairs(candidates.take(order), centred, texts)
+    pd.testing.assert_frame_equal(shuffled, scores.iloc[order].reset_index(drop=True))
+    assert list(scores) == list(redundancy.SCORES) and len(set(scores["numbers_differ"])) > 1
+
+
+def test_without_texts_all_but_length_and_numbers_is_known():
+    vectors, languages, _ = translated(25, codes=("en", "fr", "zh"))
+    texts = [f"{code} {n} {'x' * (n % 9)}" for n, code in enumerate(languages)]  # no two alike
+    centred = centre(vectors, languages)
+    candidates = redundancy.candidate_pairs(centred)
+    read, unread = (redundancy.score_pairs(candidates, centred, some) for some in (texts, None))
+    of_texts = ["length", "numbers_clash", "numbers_differ", "numbers_match", "numbers_agree"]
+    assert not unread[of_texts].to_numpy().any() and read["length"].any()
+    pd.testing.assert_frame_equal(unread.drop(columns=of_texts), read.drop(columns=of_texts))
 
 
 def test_truth_counts_pairs_across_languages_only():
@@ -190,9 +219,25 @@ def together(links, n=6, languages=(0, 0, 1, 1, 2, 2), prior=0.2, **options):
 def test_a_third_language_speaks_for_a_pair():
     alone = together([(0, 2, 0.4)])
     backed = together([(0, 2, 0.4), (0, 4, 0.9), (2, 4, 0.8)])
-    assert alone[0] == pytest.approx(0.4) and backed[0] > alone[0] + 0.2
+    assert alone[0] == pytest.approx(0.4) and backed[0] > alone[0] + 0.08
     half = together([(0, 2, 0.4), (0, 4, 0.9)])
     assert half[0] == pytest.approx(alone[0], abs=1e-6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.dictionaries(st.tuples(st.integers(0, 7), st.integers(0, 7)).filter(lambda pair: pair[0] < pair[1]),
+                       st.sampled_from([0.001, 0.01, 0.03, 0.2, 0.5, 0.9, 0.99]), min_size=1))
+def test_the_best_third_row_of_all_speaks(links):
+    """Every row in a language of its own, so that none competes: what the odds rise by is the third row's word alone."""
+    found = together([(*pair, p) for pair, p in links.items()], 8, range(8), weight=1.0)
+
+    def linked(a, b):
+        return links.get((min(a, b), max(a, b)), 0.0)
+
+    for (a, b), p, after in zip(links, links.values(), found, strict=True):
+        weakest = max(min(linked(a, z), linked(z, b)) for z in range(8))
+        expected = np.log(p / (1 - p)) + (weakest if weakest >= 0.02 and p >= 0.005 else 0)
+        assert np.log(after / (1 - after)) == pytest.approx(expected, abs=1e-3)
 
 
 def test_rows_of_one_language_compete():
@@ -228,3 +273,35 @@ def test_the_share_of_true_pairs_is_that_of_the_data():
 def test_no_pairs_no_probabilities():
     none = np.zeros(0, int)
     assert redundancy.corroborate(3, none, none, np.zeros(3, int), np.zeros(0), 0.2).shape == (0,)
+
+
+def test_one_prior_for_each_pair_or_one_for_all():
+    rng = np.random.default_rng(4)
+    links = [(int(a), 900 + int(b), float(p)) for a, b, p in zip(rng.permutation(900), rng.permutation(900), rng.random(900),
+                                                                 strict=True)]
+    languages = np.repeat([0, 1], 900)
+    assert np.array_equal(together(links, 1800, languages, np.full(900, 0.3)), together(links, 1800, languages, 0.3))
+
+
+def test_the_pairs_of_each_prior_are_shifted_on_their_own():
+    """Two kinds of data in one: in the first nearly everything is true, in the second hardly anything; 600 pairs of each."""
+    def kind(start, sure, prior):
+        rows = np.arange(start, start + 600)
+        return [(int(row), int(row) + 2000, 0.5 if row - start < 100 else sure) for row in rows], np.full(600, prior)
+
+    languages = np.repeat([0, 1], 2000)
+    (true, of_true), (false, of_false) = kind(0, 0.99, 0.4), kind(700, 0.01, 0.2)
+    both = together(true + false, 4000, languages, np.concatenate([of_true, of_false]))
+    assert np.allclose(both[:600], together(true, 4000, languages, 0.4), atol=1e-6)
+    assert np.allclose(both[600:], together(false, 4000, languages, 0.2), atol=1e-6)
+    assert both[0] > 0.6 and both[600] < 0.4
+    mixed = together(true + false, 4000, languages, 0.3)  # seen as one, the doubtful pairs of both are worth the same
+    assert mixed[0] == pytest.approx(mixed[600], abs=1e-6)
+
+
+def test_too_few_pairs_of_a_prior_are_left_as_they_are():
+    languages, many = np.repeat([0, 1], 2000), [(n, 2000 + n, 0.99) for n in range(600)]
+    few = [(n, 2000 + n, 0.5) for n in range(600, 1099)]
+    found = together(many + few, 4000, languages, np.repeat([0.4, 0.2], [600, 499]))
+    assert np.allclose(found[600:], 0.5, atol=1e-6)
+    assert np.allclose(found[:600], together(many, 4000, languages, 0.4), atol=1e-6)

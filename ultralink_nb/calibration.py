@@ -73,7 +73,8 @@ def fit_calibration(
     if len(np.unique(same)) < 2:
         raise ValueError("a calibration needs labelled pairs of both kinds: some with the same content and some without")
     columns = scores[list(features)].to_numpy(dtype=float)
-    scaler = StandardScaler().fit(columns, sample_weight=weights)  # a feature that never varies keeps weight 0
+    with np.errstate(invalid="ignore"):  # of a feature that never varies, and keeps weight 0, a variance may round below 0
+        scaler = StandardScaler().fit(columns, sample_weight=weights)
     model = LogisticRegression(max_iter=3000).fit(scaler.transform(columns), same, sample_weight=weights)
     return Calibration(
         encoder, tuple(features), tuple(scaler.mean_.tolist()), tuple(scaler.scale_.tolist()), tuple(model.coef_[0].tolist()),
@@ -86,12 +87,13 @@ def read_calibration(path: str | Path) -> Calibration:
     try:
         fields = json.loads(Path(path).read_text(encoding="utf-8"))
         loaded = Calibration(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+        unknown = set(loaded.features) - set(READ)
+        lengths = {len(part) for part in (loaded.features, loaded.mean, loaded.scale, loaded.weight)}
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such calibration; empty takes the one that the kit ships") from None
-    except (json.JSONDecodeError, TypeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
         raise ValueError(f"{path} is not a calibration file: {error}") from None
-    unknown = set(loaded.features) - set(READ)
-    if unknown or not len(loaded.features) == len(loaded.mean) == len(loaded.scale) == len(loaded.weight):
+    if unknown or len(lengths) > 1:
         raise ValueError(f"{path}: its features do not fit this version of the kit ({', '.join(sorted(unknown)) or 'lengths'})")
     return loaded
 
@@ -136,24 +138,30 @@ def families(kinds: pd.Series, left: np.ndarray, right: np.ndarray) -> np.ndarra
 def load_calibrations(encoder: str, path: str | None = None) -> tuple[Calibrations, str]:
     """The calibrations for an encoder and a sentence on how far they can be trusted.
 
-    path: a calibration of the user's own, for pairs of every kind. Without it, the shipped ones for this encoder; without those,
-    the default encoder's, whose probabilities then only rank.
+    path: one of the user's own, FILE.json, for pairs of every kind; FILE.screen.json and FILE.<kind>.json count where they lie
+    beside it. Without it, the shipped ones for this encoder; without those, the default encoder's, whose probabilities then only
+    rank.
     """
-    has_own = re.fullmatch(r"[\w.-]+", encoder) and (SHIPPED / f"{encoder}.json").is_file()
-    shipped = encoder if has_own else "use"
-    by_kind = {path.stem.partition(".")[2]: read_calibration(path) for path in sorted(SHIPPED.glob(f"{shipped}.*json"))}
-    screen = by_kind.pop("screen")
+    has_own = re.fullmatch(r"[\w.-]+", encoder) and (SHIPPED / f"{encoder}.screen.json").is_file()
+    shipped = SHIPPED / f"{encoder if has_own else 'use'}.json"
+    found = _beside(Path(path) if path else shipped)
+    screen = found.pop("screen", None) or read_calibration(shipped.with_suffix(".screen.json"))
+    calibrations = Calibrations(screen, found)
+    on = "; for ".join(f"{kind or 'any other kind'} on {one.pairs:,} pairs of {one.fitted_on}" for kind, one in found.items())
     if path:
-        own = read_calibration(path)
-        return Calibrations(screen, {"": own}), f"calibration {Path(path).name}, fitted on {own.fitted_on}"
-    found = Calibrations(screen, by_kind)
+        return calibrations, f"calibration {Path(path).name}, for {on}"
     if has_own:
-        fitted = (f"{kind or 'any other kind'} on {one.pairs:,} pairs of {one.fitted_on}" for kind, one in by_kind.items())
-        return found, f"the kit's calibrations for {encoder}, for {'; for '.join(fitted)}"
-    return found, (
+        return calibrations, f"the kit's calibrations for {encoder}, for {on}"
+    return calibrations, (
         f"NO calibration for encoder {encoder}: the default encoder's are used, so read the probabilities as a ranking only; "
         "fit one with benchmarks/fit_calibration.py and name it in calibration_path"
     )
+
+
+def _beside(path: Path) -> dict[str, Calibration]:
+    """{"": FILE.json} and {part: FILE.part.json} for what lies beside it."""
+    parts = {other.stem.removeprefix(f"{path.stem}."): other for other in sorted(path.parent.glob(f"{path.stem}.*.json"))}
+    return {part: read_calibration(file) for part, file in {"": path, **parts}.items()}
 
 
 def recalibrated(probability: np.ndarray, labelled: np.ndarray, same: np.ndarray) -> np.ndarray:

@@ -84,6 +84,7 @@ def read_names(text: str, language: str) -> Names:
     other = sum(not (match[0].isascii() or _LATIN.fullmatch(match[0])) for match in matches)
     foreign = len(unspaced) > _FOREIGN * len(text) or other > _FOREIGN * len(matches)
     capitals = language not in LANGUAGES or LANGUAGES[language].names_by_capitals
+    capitals = capitals and 2 * sum(match[0].isupper() for match in matches) <= len(matches)  # A TEXT IN CAPITALS
     names: set[str] = set()
     words: dict[str, str] = {}
     for match in matches:

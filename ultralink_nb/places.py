@@ -27,6 +27,7 @@ from ultralink_nb.names import UNSPACED
 _SYMBOLS = {"USD": r"\$", "EUR": "€", "GBP": "£", "RUB": "₽", "CNY": "[¥￥]", "JPY": "円"}  # the yen has ¥ too
 _SHORTEST = 4  # letters of a territory or language, in scripts with capitals
 _ENDING = 6  # letters that may follow a stem
+_SHORT = 5  # letters up to which a name that is written like any other word is found whole, or with one letter more
 
 
 class Places(NamedTuple):
@@ -57,9 +58,12 @@ def _names(locale: Locale) -> Iterator[tuple[str, str]]:
             yield known.get("city") or zone.split("/", 1)[1].replace("_", " "), zone
 
 
-def _stem(name: str, meanings: set[str]) -> str:
-    """A name without the end that inflection and derivation change: Росси-я, Росси-и. A city's name changes less."""
-    if UNSPACED.search(name) or re.search("[ -]", name) or len(name) < 5:
+def _stem(name: str, meanings: set[str], is_word: bool) -> str:
+    """A name without the end that inflection and derivation change: Росси-я, Росси-и. A city's name changes less.
+
+    is_word: that it is written like any other word; then a short one stays whole (venda, a language, is not vendre).
+    """
+    if UNSPACED.search(name) or re.search("[ -]", name) or len(name) < 5 or is_word and len(name) <= _SHORT:
         return name
     return name[:-2] if len(name) >= 7 and not any("/" in meaning for meaning in meanings) else name[:-1]
 
@@ -84,16 +88,22 @@ def _gazetteer(language: str) -> tuple[re.Pattern[str], dict[str, frozenset[str]
     small = {name.lower() for name in locale.languages.values()}  # its adjectives have no capital in most languages
     for name, meaning in _names(locale):
         named[name.lower()].add(meaning)
-        if not name[0].isupper():
+        if name[0].islower():
             small.add(name.lower())
+    small = {name for name in small if name in named and name != name.upper()}  # where a script has capitals
     stems: defaultdict[str, set[str]] = defaultdict(set)
     for name, meanings in named.items():
-        stems[_stem(name, meanings)] |= meanings
-    small = {_stem(name, named[name]) for name in small if name in named}
+        stems[_stem(name, meanings, name in small)] |= meanings
+    words = {_stem(name, named[name], True) for name in small}
+    short = {stem for stem in words & small if len(stem) <= _SHORT}
     unspaced = _longest_of([stem for stem in stems if UNSPACED.search(stem)])
-    spaced = _longest_of([stem for stem in stems if not UNSPACED.search(stem)])
-    pattern = re.compile(rf"({unspaced})|\b({spaced})\w{{0,{_ENDING}}}\b")
-    return pattern, {stem: frozenset(meanings) for stem, meanings in stems.items()}, frozenset(stems.keys() - small)
+    spaced = [stem for stem in stems if not UNSPACED.search(stem)]
+    pattern = re.compile(
+        rf"({unspaced})|\b({_longest_of([stem for stem in spaced if stem not in short])})\w{{0,{_ENDING}}}\b"
+        rf"|\b({_longest_of([stem for stem in spaced if stem in short])})\w?\b"
+    )
+    with_capital = frozenset(stem for stem in stems if stem != stem.upper() and stem not in words)
+    return pattern, {stem: frozenset(meanings) for stem, meanings in stems.items()}, with_capital
 
 
 @functools.cache

@@ -10,7 +10,7 @@ Same content means that the same task is asked or the same statement made; answe
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pandas as pd
@@ -120,18 +120,25 @@ def screen_pairs(
     """The candidate pairs that may be true, and their scores: what `candidate_pairs` and `score_pairs` give, less the rest.
 
     between: of `neighbours.search_between`. probability: from scores to (m,), such as a calibration's; pairs below `least` go.
-    One pair of languages is in memory at a time: of what is found among millions of rows most is far from saying the same.
+    One pair of languages is in memory at a time: of what is found among millions of rows most is far from saying the same. Beyond
+    `_STEP` pairs of two languages the usual ratio of lengths is that of each step.
     """
-    pieces, scores = [], [pd.DataFrame(columns=list(SCORES), dtype=np.float32)]
+    pieces, scores = [], []
     known = None if texts is None else _Texts.of(texts)
     for piece in _by_languages(centred, between):
         for start in range(0, len(piece), _STEP):
             some = piece.take(slice(start, start + _STEP))
-            of_some = pd.DataFrame(_score_piece(some, centred, known), columns=list(SCORES))
-            chosen = np.flatnonzero(probability(of_some) >= least)
+            of_some = _score_piece(some, centred, known)
+            chosen = np.flatnonzero(probability(pd.DataFrame(of_some, columns=list(SCORES), copy=False)) >= least)
             pieces.append(some.take(chosen))
-            scores.append(of_some.iloc[chosen])
-    return _joined(pieces, between), pd.concat(scores, ignore_index=True)
+            scores.append(of_some.T.take(chosen, axis=1))
+            del of_some, some
+    kept, begin = np.empty((len(SCORES), sum(part.shape[1] for part in scores)), np.float32), 0
+    while scores:  # the largest table that there is: each part is let go as soon as it is in its place
+        part = scores.pop(0)
+        kept[:, begin : begin + part.shape[1]] = part
+        begin += part.shape[1]
+    return _joined(pieces, between), pd.DataFrame(kept.T, columns=list(SCORES), copy=False)
 
 
 @dataclass(frozen=True)
@@ -168,7 +175,7 @@ def _score_piece(candidates: Candidates, centred: Centred, known: _Texts | None)
         "numbers_clash": differ > 0, "numbers_differ": differ, "numbers_match": (differ == 0) & (agree > 0),
         "numbers_agree": agree, "margin": raw / np.maximum(1e-3, (ends[0]["raw"] + ends[1]["raw"]) / 2),
     }
-    return np.stack([found[name] for name in SCORES], axis=1, dtype=np.float32, casting="unsafe")
+    return np.stack([found[name] for name in SCORES], dtype=np.float32, casting="unsafe").T  # a column's scores side by side
 
 
 def _end(candidates: Candidates, centred: Centred, copy: np.ndarray | None, side: str) -> dict[str, np.ndarray]:
@@ -233,7 +240,7 @@ def _numbers(texts: Sequence[str], centred: Centred, left: np.ndarray, right: np
 
 def corroborate(
     n: int, left: np.ndarray, right: np.ndarray, languages: np.ndarray, probability: np.ndarray, prior: float | np.ndarray,
-    weight: float = 1.5,
+    weight: float = 0.5,
 ) -> np.ndarray:
     """The probabilities of pairs seen together, (m,) float32 in [0, 1]: what no pair can know alone.
 
@@ -251,16 +258,21 @@ def corroborate(
         return np.zeros(0, np.float32)
     odds = found / (1 - found)
     priors = np.broadcast_to(np.asarray(prior, dtype=np.float64), odds.shape)
-    for share in np.unique(priors):
+    for share in np.unique(np.asarray(prior, dtype=np.float64)):
         if (chosen := priors == share).sum() >= 500:
             odds[chosen] *= _change_of_prior(np.log(odds[chosen]), float(share))
-    found = odds / (1 + odds)
-    odds *= np.exp(weight * _third(n, left, right, found))
-    rivals = np.zeros(len(odds))
+    np.divide(odds, 1 + odds, out=found)
+    third = _third(n, left, right, found)
+    del found
+    third *= weight
+    odds *= np.exp(third, out=third)
+    rivals = third  # its memory is used again
+    rivals[:] = 0
     for here, there in ((left, right), (right, left)):
         slot = here.astype(np.int64) * (int(languages.max()) + 1) + languages[there]
-        rivals = np.maximum(rivals, np.bincount(slot, odds)[slot])
-    return (odds / (1 + rivals)).astype(np.float32)
+        np.maximum(rivals, np.bincount(slot, odds)[slot], out=rivals)
+    rivals += 1
+    return np.divide(odds, rivals, out=rivals).astype(np.float32)
 
 
 def _change_of_prior(logit: np.ndarray, prior: float) -> float:
@@ -275,28 +287,45 @@ def _change_of_prior(logit: np.ndarray, prior: float) -> float:
     return change
 
 
-def _third(n: int, left: np.ndarray, right: np.ndarray, probability: np.ndarray, least: float = 0.02, step: int = 200_000):
-    """For each pair the best min(p(x, z), p(z, y)) over rows z that both ends are linked to, (m,) in [0, 1]."""
-    linked = np.flatnonzero(probability >= least)
-    here, there = np.concatenate([left[linked], right[linked]]), np.concatenate([right[linked], left[linked]])
-    order = np.lexsort((there, here))
-    here, there = here[order].astype(np.int64), there[order].astype(np.int64)
-    strength = np.tile(probability[linked], 2)[order]
-    begin = np.searchsorted(here, np.arange(n + 1))
-    key = here * n + there
+def _third(
+    n: int, left: np.ndarray, right: np.ndarray, probability: np.ndarray, least: float = 0.02, step: int = 500_000
+) -> np.ndarray:
+    """For each pair the best min(p(x, z), p(z, y)) over rows z that both ends are linked to, (m,) float64 in [0, 1].
+
+    left, right: (m,) row numbers, no pair twice. Only links of at least `least` count, and pairs far below it are not asked.
+    Every triangle of pairs is met once, by paths from its row with the fewest pairs to that with the most (Chiba & Nishizeki
+    1985): a row that resembles thousands costs no more than its pairs. step: about how many paths are followed at a time.
+    """
     best = np.zeros(len(left))
     asked = np.flatnonzero(probability >= least / 4)
-    for start in range(0, len(asked), step):
-        pairs = asked[start : start + step]
-        x, y = left[pairs].astype(np.int64), right[pairs].astype(np.int64)
-        count = begin[x + 1] - begin[x]
-        owner = np.repeat(np.arange(len(pairs)), count)
-        edge = np.repeat(begin[x] - np.concatenate([[0], np.cumsum(count)[:-1]]), count) + np.arange(len(owner))
-        wanted = there[edge] * n + y[owner]
-        place = np.minimum(np.searchsorted(key, wanted), max(0, len(key) - 1))
-        hit = key[place] == wanted if len(key) else np.zeros(0, bool)
-        weakest = np.minimum(strength[edge[hit]], strength[place[hit]])
-        np.maximum.at(best, pairs[owner[hit]], weakest)
+    if not len(asked):
+        return best
+    pairs_of = np.bincount(left[asked], minlength=n) + np.bincount(right[asked], minlength=n)
+    place = np.empty(n, np.int64)  # of a row among all, by its number of pairs
+    place[np.argsort(pairs_of, kind="stable")] = np.arange(n)
+    key = np.minimum(place[left[asked]], place[right[asked]]) * n
+    key += np.maximum(place[left[asked]], place[right[asked]])
+    order = np.argsort(key)
+    key, asked = key[order], asked[order]
+    del order
+    begin = np.zeros(n + 1, np.int64)  # where the pairs of a row with later rows begin
+    np.cumsum(np.bincount(key // n, minlength=n), out=begin[1:])
+    paths = np.cumsum(np.diff(begin)[key % n] + 1)
+    bounds = np.unique(np.append(np.searchsorted(paths, np.arange(0, paths[-1], step)), len(key)))
+    del paths
+    for start, stop in pairwise(bounds.tolist()):
+        low, middle = np.divmod(key[start:stop], n)
+        count = begin[middle + 1] - begin[middle]
+        one = np.repeat(np.arange(start, stop), count)
+        two = np.repeat(begin[middle] - (np.cumsum(count) - count), count) + np.arange(len(one))
+        wanted = np.repeat(low * n, count) + key[two] % n
+        three = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
+        closed = np.flatnonzero(key[three] == wanted)
+        triangle = [asked[side[closed]] for side in (one, two, three)]
+        for a, b, c in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+            weakest = np.minimum(probability[triangle[b]], probability[triangle[c]])
+            linked = weakest >= least
+            np.maximum.at(best, triangle[a][linked], weakest[linked])
     return best
 
 
