@@ -25,6 +25,7 @@ import time
 from pathlib import Path
 
 THREADS = "2"
+THIRD = 3.0  # what a third language's word weighs where no texts are read: nothing else tells of a row's other pairs
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, THREADS)
 
@@ -94,10 +95,11 @@ def ours(path: Path) -> dict:
         near = neighbours.recall_against_exact(centred, between, sample=250, rows=None)
         clock["start"] = time.perf_counter()
         candidates, scores = redundancy.screen_pairs(centred, between, None, fitted.probability)
-        left, right, alone = candidates.left, candidates.right, fitted.probability(scores)
-        codes, count = centred.codes, len(centred)
-        del between, candidates, scores, centred
-        together = redundancy.corroborate(count, left, right, codes, alone, fitted.prior)
+        left, right, codes, count = candidates.left, candidates.right, centred.codes, len(centred)
+        del between, candidates, centred
+        alone = fitted.probability(scores)
+        del scores
+        together = redundancy.corroborate(count, left, right, codes, alone, fitted.prior, THIRD)
         del alone
         lap("scores")
         rows = table_of(languages)

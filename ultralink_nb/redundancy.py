@@ -133,12 +133,14 @@ def screen_pairs(
             pieces.append(some.take(chosen))
             scores.append(of_some.T.take(chosen, axis=1))
             del of_some, some
+    candidates = _joined(pieces, between)
+    pieces.clear()
     kept, begin = np.empty((len(SCORES), sum(part.shape[1] for part in scores)), np.float32), 0
     while scores:  # the largest table that there is: each part is let go as soon as it is in its place
         part = scores.pop(0)
         kept[:, begin : begin + part.shape[1]] = part
         begin += part.shape[1]
-    return _joined(pieces, between), pd.DataFrame(kept.T, columns=list(SCORES), copy=False)
+    return candidates, pd.DataFrame(kept.T, columns=list(SCORES), copy=False)
 
 
 @dataclass(frozen=True)
