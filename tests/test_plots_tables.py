@@ -96,3 +96,9 @@ def test_counts_become_a_matrix():
     rows = TABLE.to_dict("records")
     assert tables.counts(rows, "language", "kind").loc["zh", "code"] == 1
     assert tables.counts(rows, "kind")["rows"].tolist() == [3, 3]
+
+
+def test_numbers_above_bars_are_short_and_never_in_powers_of_ten():
+    table = pd.DataFrame({"rows in a group": [*"123456"], "share": [4990, 0.0064, 0.25, 0, 24.5, 3.0]})
+    _, ax = plots.bars(table, "rows in a group", "share")
+    assert [text.get_text() for text in ax.texts] == ["4,990", "0.0064", "0.25", "0", "24.5", "3"]

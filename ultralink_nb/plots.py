@@ -107,6 +107,15 @@ def funnel(stages: Mapping[str, int] | pd.DataFrame, title: str = "", xlabel: st
     return fig, ax
 
 
+def _short(value: float) -> str:
+    """A number above a bar: 0.0064, 0.25, 3, 24.5, 4,990."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    if value >= 1 or value == 0:
+        return f"{value:.3g}"
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
+
+
 def bars(table: pd.DataFrame, x: str, y: str, hue: str | None = None, title: str = "", xlabel: str = "", ylabel: str = "",
          stacked: bool = False, ax: Axes | None = None):
     """Bars of `y` over the categories of `x`, side by side or stacked by `hue`; each total is written on its bar."""
@@ -126,7 +135,7 @@ def bars(table: pd.DataFrame, x: str, y: str, hue: str | None = None, title: str
         style = {"hue": own_colors, "palette": palette(table[own_colors].unique())} if own_colors else {"color": "#0072B2"}
         sns.barplot(table, x=x, y=y, ax=ax, errorbar=None, legend=bool(hue), saturation=1, **style)
         for container in ax.containers:
-            ax.bar_label(container, fmt=lambda value: f"{value:.2f}" if 0 < value < 1 else f"{value:,.3g}", fontsize=8, padding=2)
+            ax.bar_label(container, fmt=_short, fontsize=8, padding=2)
     ax.grid(axis="x", visible=False)
     if pd.api.types.is_integer_dtype(table[y]):
         ax.yaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
