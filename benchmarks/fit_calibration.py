@@ -32,15 +32,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from labelled import Labelled, read_documents, read_rows, scored, thinned
 from localised import localise
 
-from ultralink_nb.calibration import LEAST, READ, Calibration, Calibrations, families, fit_calibration
+from ultralink_nb.calibration import LEAST, READ, Calibration, Calibrations, fit_calibration
 from ultralink_nb.embedding import Encoder, open_encoder
-from ultralink_nb.redundancy import corroborate
-from ultralink_nb.repetition import read_scores
+from ultralink_nb.repetition import decide, read_scores
 
 ANY = ("tatoeba_sentence", "xquad", "ntrex")
 KINDS = {"chat": ("omgeval_chat",), "math": ("msvamp_math",), "sentence": ("tatoeba_sentence",)}
 REWRITTEN = ("msvamp_math", "ntrex")
-SHARES = {"whole": 1.0, "thinned": 1.0, "rewritten": 1.0}  # of the weight, of each variant of a set
 FOLDS = 5
 Sets = dict[str, dict[str, Labelled]]  # name to variant ("whole", "thinned", "rewritten") to set
 
@@ -66,11 +64,9 @@ def read_sets(folder: Path, documents: Path | None, encoder: Encoder, cache_dir:
     return sets, measured
 
 
-def _fit(
-    scores: list[pd.DataFrame], same: list[np.ndarray], shares: list[float], about: Sequence[str], encoder: str, **features
-) -> Calibration:
-    """A calibration on several parts with these shares of the weight."""
-    weights = np.concatenate([np.full(len(one), share / max(1, len(one))) for one, share in zip(same, shares, strict=True)])
+def _fit(scores: list[pd.DataFrame], same: list[np.ndarray], about: Sequence[str], encoder: str, **features) -> Calibration:
+    """A calibration on several parts of the same total weight each."""
+    weights = np.concatenate([np.full(len(one), 1 / max(1, len(one))) for one in same])
     return fit_calibration(pd.concat(scores, ignore_index=True), np.concatenate(same), encoder, ", ".join(about),
                            weights * len(weights) / weights.sum(), **features)
 
@@ -78,7 +74,7 @@ def _fit(
 def screen(sets: Sets, names: Sequence[str], encoder: str) -> Calibration:
     """The screen fitted on the sets named, on what the vectors say alone."""
     parts = [sets[name][variant] for name in names for variant in ("whole", "thinned")]
-    return _fit([part.scores for part in parts], [part.same for part in parts], [1.0] * len(parts), names, encoder)
+    return _fit([part.scores for part in parts], [part.same for part in parts], names, encoder)
 
 
 def known(part: Labelled, fitted: Calibration) -> tuple[np.ndarray, pd.DataFrame, np.ndarray]:
@@ -110,7 +106,7 @@ def fit(sets: Sets, names: Collection[str], encoder: str, without: dict[str, pd.
         about = [name if variant == "whole" else f"{name}, rewritten" for name, variant in parts if variant != "thinned"]
         if not parts or len(np.unique(np.concatenate(same))) < 2:
             return None
-        return _fit(scores, same, [SHARES[variant] for _, variant in parts], about, encoder, features=READ)
+        return _fit(scores, same, about, encoder, features=READ)
 
     def variants(of_kind: Collection[str]) -> list[tuple[str, str]]:
         return [(name, variant) for name in of_kind if name in names for variant in ("whole", "thinned")]
@@ -125,10 +121,7 @@ def probability(fitted: Calibrations, part: Labelled) -> np.ndarray:
     """The probability of each candidate pair, as notebook 04 gives it."""
     found = fitted.screen.probability(part.scores)
     chosen, scores, _ = known(part, fitted.screen)
-    pairs = part.candidates.take(chosen)
-    family = families(part.rows["kind"], pairs.left, pairs.right)
-    alone = fitted.probability(scores, family)
-    found[chosen] = corroborate(len(part.rows), pairs.left, pairs.right, part.centred.codes, alone, fitted.prior(family))
+    found[chosen] = decide(part.candidates.take(chosen), scores, part.rows["kind"], part.centred, fitted)
     return found
 
 

@@ -21,8 +21,9 @@ from anyascii import anyascii
 from rapidfuzz import fuzz
 
 from ultralink_nb.languages import LANGUAGES
+from ultralink_nb.words import UNSPACED
 
-UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u9fff\uf900-\ufaff]+")  # Thai … Khmer, kana, Han
+RUN = re.compile(f"[{UNSPACED}]+")  # what stands together without spaces
 _WORD = re.compile(r"[^\W\d_]+")
 _LATIN = re.compile("[A-Za-z\u00c0-\u024f\u1e00-\u1eff]+")
 _NO_LETTER = re.compile("[^a-z]+")
@@ -79,8 +80,8 @@ def _inside(match: re.Match[str]) -> bool:
 
 def read_names(text: str, language: str) -> Names:
     """The names of a text. A language that `LANGUAGES` lacks is read as one whose names have capitals."""
-    unspaced = "".join(UNSPACED.findall(text))
-    matches = list(_WORD.finditer(UNSPACED.sub(lambda run: " " * len(run[0]), text) if unspaced else text))
+    unspaced = "".join(RUN.findall(text))
+    matches = list(_WORD.finditer(RUN.sub(lambda run: " " * len(run[0]), text) if unspaced else text))
     other = sum(not (match[0].isascii() or _LATIN.fullmatch(match[0])) for match in matches)
     foreign = len(unspaced) > _FOREIGN * len(text) or other > _FOREIGN * len(matches)
     capitals = language not in LANGUAGES or LANGUAGES[language].names_by_capitals

@@ -22,7 +22,7 @@ from babel import Locale, UnknownLocaleError
 from babel.core import get_global
 
 from ultralink_nb.languages import LANGUAGES
-from ultralink_nb.names import UNSPACED
+from ultralink_nb.names import RUN
 
 _SYMBOLS = {"USD": r"\$", "EUR": "€", "GBP": "£", "RUB": "₽", "CNY": "[¥￥]", "JPY": "円"}  # the yen has ¥ too
 _SHORTEST = 4  # letters of a territory or language, in scripts with capitals
@@ -63,7 +63,7 @@ def _stem(name: str, meanings: set[str], is_word: bool) -> str:
 
     is_word: that it is written like any other word; then a short one stays whole (venda, a language, is not vendre).
     """
-    if UNSPACED.search(name) or re.search("[ -]", name) or len(name) < 5 or is_word and len(name) <= _SHORT:
+    if RUN.search(name) or re.search("[ -]", name) or len(name) < 5 or is_word and len(name) <= _SHORT:
         return name
     return name[:-2] if len(name) >= 7 and not any("/" in meaning for meaning in meanings) else name[:-1]
 
@@ -96,8 +96,8 @@ def _gazetteer(language: str) -> tuple[re.Pattern[str], dict[str, frozenset[str]
         stems[_stem(name, meanings, name in small)] |= meanings
     words = {_stem(name, named[name], True) for name in small}
     short = {stem for stem in words & small if len(stem) <= _SHORT}
-    unspaced = _longest_of([stem for stem in stems if UNSPACED.search(stem)])
-    spaced = [stem for stem in stems if not UNSPACED.search(stem)]
+    unspaced = _longest_of([stem for stem in stems if RUN.search(stem)])
+    spaced = [stem for stem in stems if not RUN.search(stem)]
     pattern = re.compile(
         rf"({unspaced})|\b({_longest_of([stem for stem in spaced if stem not in short])})\w{{0,{_ENDING}}}\b"
         rf"|\b({_longest_of([stem for stem in spaced if stem in short])})\w?\b"
@@ -116,7 +116,7 @@ def _money(language: str) -> re.Pattern[str]:
         if symbol := _SYMBOLS.get(code):
             ways.append(rf"{symbol}(?=\s?\d)|(?<=\d){symbol}|(?<=\d\s){symbol}")
         if word := words.get(code):
-            ways.append(word if UNSPACED.search(word) else rf"(?<![^\W\d_])(?:{word})(?![^\W\d_])")
+            ways.append(word if RUN.search(word) else rf"(?<![^\W\d_])(?:{word})(?![^\W\d_])")
         groups.append(f"(?P<{code}>{'|'.join(ways)})")
     return re.compile("|".join(groups), re.IGNORECASE)
 

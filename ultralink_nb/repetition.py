@@ -22,6 +22,18 @@ def read_scores(
     return pd.concat([known, surroundings(n, candidates.left, candidates.right, screened, known)], axis=1)
 
 
+def decide(
+    candidates: Candidates, known: pd.DataFrame, kinds: pd.Series, centred: Centred, fitted: Calibrations
+) -> np.ndarray:
+    """The probability of pairs that were read, (m,) float32: each by the calibration of its kind, then seen together.
+
+    known: of `read_scores`; kinds: of the n rows.
+    """
+    left, right = candidates.left, candidates.right
+    family = families(kinds, left, right)
+    return corroborate(len(kinds), left, right, centred.codes, fitted.probability(known, family), fitted.prior(family))
+
+
 def find_pairs(
     rows: pd.DataFrame, texts: Sequence[str], centred: Centred, candidates: Candidates, fitted: Calibrations,
     encode: Callable[[list[str]], np.ndarray],
@@ -37,8 +49,6 @@ def find_pairs(
     chosen, screened = candidates.take(read), probability[read]
     agreement = compare_texts(chosen.left, chosen.right, texts, rows["language"].tolist(), encode)
     known = read_scores(chosen, scores.iloc[read], screened, len(rows), agreement)
-    family = families(rows["kind"], chosen.left, chosen.right)
-    alone = fitted.probability(known, family)
-    probability[read] = corroborate(len(rows), chosen.left, chosen.right, centred.codes, alone, fitted.prior(family))
+    probability[read] = decide(chosen, known, rows["kind"], centred, fitted)
     return pd.DataFrame({"left": candidates.left, "right": candidates.right, "cosine": scores["cosine"],
                          "margin": scores["margin"], "probability": probability})

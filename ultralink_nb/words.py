@@ -30,9 +30,10 @@ LONGEST = 4  # characters of a word, at most, in a script without spaces
 BAGS = 20_000  # texts whose words are held at once, a few KiB each
 HELD = 512  # word vectors of a text that are read into the same memory each time, which takes half as long
 PAIRS = 2048  # pairs between two updates of the progress bar
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_FIRST = re.compile(f"[{_UNSPACED}]")
-_TOKEN = re.compile(rf"[{_UNSPACED}]+|\d+(?:[.,]\d+)*|[^\W\d_{_UNSPACED}]+(?:['’-][^\W\d_{_UNSPACED}]+)*")
+# Scripts that put no spaces between words, as the inside of a pattern's brackets: Thai … Khmer, kana, Han.
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_FIRST = re.compile(f"[{UNSPACED}]")
+_TOKEN = re.compile(rf"[{UNSPACED}]+|\d+(?:[.,]\d+)*|[^\W\d_{UNSPACED}]+(?:['’-][^\W\d_{UNSPACED}]+)*")
 _BEGINS = {"", *"*.!?:…"}  # before the first word of a sentence, which says nothing about a name
 
 
@@ -169,7 +170,7 @@ def tokens(text: str, most: int) -> Iterator[tuple[str, bool]]:
 
 def is_unspaced(token: str) -> bool:
     """Whether a token is a run of a script without spaces."""
-    return token >= _UNSPACED[0] and _FIRST.match(token) is not None  # the comparison settles most at a third of the time
+    return token >= UNSPACED[0] and _FIRST.match(token) is not None  # the comparison settles most at a third of the time
 
 
 def _words(token: str) -> Iterable[tuple[str, Sequence[str]]]:
