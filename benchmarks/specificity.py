@@ -47,10 +47,11 @@ def intervals(positive: np.ndarray, scores: list[np.ndarray], rounds: int = 1000
 
 
 def read_rows(path: Path) -> pd.DataFrame:
-    """language, text, group and positive (marked as localised) of a set."""
+    """language, kind, text, group and positive (marked as localised) of a set."""
     samples = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return pd.DataFrame({
-        "language": [sample["language"] for sample in samples], "text": [sample_text(sample) for sample in samples],
+        "language": [sample["language"] for sample in samples], "kind": [sample.get("kind", "") for sample in samples],
+        "text": [sample_text(sample) for sample in samples],
         "group": [sample["group"] for sample in samples], "positive": [bool(sample.get("localised")) for sample in samples],
     })
 

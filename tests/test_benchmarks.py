@@ -277,3 +277,18 @@ def test_rows_that_are_left_out_have_no_part_in_a_fit(sets):
         return fit_calibration.fit({**of_all, name: changed}, [name, "ntrex"], "use", {name: without})
 
     assert fitted(True, False) == fitted(False, False) != fitted(False, True)
+
+
+def test_specificity_reads_what_the_pairs_need(tmp_path):
+    import specificity
+
+    line = '{{"id": "{0}{1}", "language": "{0}", "kind": "chat", "group": {1}, "messages": [{{"role": "user", "content": "{2}"}}]}}'
+    said = [("en", 1, "Bake bread"), ("fr", 1, "Faire du pain"), ("en", 2, "Name a river"), ("fr", 2, "Nomme un fleuve")]
+    (tmp_path / "made.jsonl").write_text("\n".join(line.format(*row) for row in said), encoding="utf-8")
+    rows = specificity.read_rows(tmp_path / "made.jsonl")
+
+    def encode(texts):
+        return np.random.default_rng(0).normal(size=(len(texts), 8)).astype(np.float32)
+
+    scores = dict(specificity.pair_scores(encode(rows["text"]), rows, "use", encode))
+    assert set(scores) == {"best ratio margin", "probability"} and all(np.isfinite(found).all() for found in scores.values())

@@ -90,7 +90,8 @@ def read_calibration(path: str | Path) -> Calibration:
         unknown = set(loaded.features) - set(READ)
         lengths = {len(part) for part in (loaded.features, loaded.mean, loaded.scale, loaded.weight)}
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such calibration; empty takes the one that the kit ships") from None
+        ships = "leave calibration_path empty to take those that the kit ships"
+        raise FileNotFoundError(f"{path}: no such calibration; {ships}") from None
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
         raise ValueError(f"{path} is not a calibration file: {error}") from None
     if unknown or len(lengths) > 1:
