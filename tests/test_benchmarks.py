@@ -282,9 +282,10 @@ def test_rows_that_are_left_out_have_no_part_in_a_fit(sets):
 def test_specificity_reads_what_the_pairs_need(tmp_path):
     import specificity
 
-    line = '{{"id": "{0}{1}", "language": "{0}", "kind": "chat", "group": {1}, "messages": [{{"role": "user", "content": "{2}"}}]}}'
     said = [("en", 1, "Bake bread"), ("fr", 1, "Faire du pain"), ("en", 2, "Name a river"), ("fr", 2, "Nomme un fleuve")]
-    (tmp_path / "made.jsonl").write_text("\n".join(line.format(*row) for row in said), encoding="utf-8")
+    samples = [{"id": f"{code}{group}", "language": code, "kind": "chat", "group": group,
+                "messages": [{"role": "user", "content": text}]} for code, group, text in said]
+    (tmp_path / "made.jsonl").write_text("\n".join(map(json.dumps, samples)), encoding="utf-8")
     rows = specificity.read_rows(tmp_path / "made.jsonl")
 
     def encode(texts):
